@@ -1,0 +1,72 @@
+// Where rows come from: a mapped .npy file, a reader that transposes or swaps bytes, or memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/matrix/dtype.h"
+#include "core/matrix/matrix_view.h"
+
+namespace tiny_knn {
+
+// A matrix [rows, dim] whose rows are handed out in ranges. Thread-compatible: calls must not
+// overlap, but the memory of a view may be read from any number of threads.
+class RowSource {
+ public:
+  virtual ~RowSource() = default;
+  RowSource(const RowSource&) = delete;
+  RowSource& operator=(const RowSource&) = delete;
+
+  int64_t rows() const { return rows_; }
+  int64_t dim() const { return dim_; }
+  DType dtype() const { return dtype_; }
+  // What messages call it: the path as given, or a name like "queries".
+  const std::string& name() const { return name_; }
+
+  // Rows [begin, end), native byte order, row-major. The view stays valid until the next call of
+  // Rows or Release, or the source's end. 0 <= begin <= end <= rows().
+  // Errors: DataLoss when the file shrank or changed, ResourceExhausted, Internal (I/O error).
+  virtual absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) = 0;
+
+  // Says that no view is in use any more: pages may go, buffers may be kept for the next Rows call.
+  virtual void Release() = 0;
+
+  // Error when rows handed out so far may not be what the file held when it was opened: it was
+  // truncated under the mapping, or its size, mtime or ctime differ. Call after using rows; cheap.
+  virtual absl::Status CheckUnchanged() = 0;
+
+  // Bytes that Rows(begin, end) allocates per row; 0 when views point into the mapped file or the
+  // caller's memory. The planner counts them.
+  virtual int64_t buffer_bytes_per_row() const = 0;
+
+  // Bytes of the matrix as stored (rows * dim * item size): what one pass reads.
+  int64_t stored_bytes() const { return rows_ * dim_ * ItemSize(dtype_); }
+
+ protected:
+  RowSource(std::string name, DType dtype, int64_t rows, int64_t dim)
+      : name_(std::move(name)), dtype_(dtype), rows_(rows), dim_(dim) {}
+
+ private:
+  std::string name_;
+  DType dtype_;
+  int64_t rows_;
+  int64_t dim_;
+};
+
+// Opens the 2-D .npy file at `path`: C order in native byte order is mapped and handed out without
+// a copy; Fortran order and foreign byte order are read through a transposing / swapping buffer.
+// `input_dtype` overrides what the header says for raw two-byte void data (bfloat16 written by
+// numpy with ml_dtypes); it must match the header otherwise. Errors, each naming file, what was
+// found and what is expected: NotFound, PermissionDenied, InvalidArgument (not an .npy file, not
+// 2-D, unsupported dtype, directory, FIFO, ...), DataLoss (truncated).
+absl::StatusOr<std::unique_ptr<RowSource>> OpenNpyRowSource(const std::string& path,
+                                                            std::optional<DType> input_dtype);
+
+// Rows of memory that outlives the source.
+std::unique_ptr<RowSource> MakeMemoryRowSource(std::string name, const MatrixView& matrix);
+
+}  // namespace tiny_knn

@@ -1,0 +1,47 @@
+// From a JobSpec to an output file: the one way in which `run`, the daemon and the libraries search
+// files.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/io/row_source.h"
+#include "core/job/job_spec.h"
+#include "core/search/engine.h"
+#include "core/search/planner.h"
+#include "core/search/search.h"
+
+namespace tiny_knn {
+
+// A job with its files open, its defaults filled in and its plan made: nothing searched or written.
+struct PreparedJob {
+  std::unique_ptr<RowSource> queries;
+  std::unique_ptr<RowSource> docs;
+  SearchParams params;
+  ProblemShape shape;
+  SearchPlan plan;
+  std::string output_path;      // filled in
+  bool k_was_reduced = false;   // the default k = 2000 was more than there are docs
+  int64_t batch_size_recorded;  // what the result file's `batch_size` says: as asked, else 512
+};
+
+// Opens, validates and plans. Errors name the file or the flag and what to do.
+absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec);
+
+struct JobResult {
+  SearchReport report;
+  double search_seconds = 0;
+  double write_seconds = 0;
+  int64_t verified_queries = 0;
+  int64_t verify_mismatches = 0;  // queries whose result differs from the oracle's: a bug of ours
+};
+
+// Searches and writes `job.output_path` through an AtomicFile. On any error, cancellation included,
+// no output and no temporary file is left. `progress` may be null.
+absl::StatusOr<JobResult> RunJob(const JobSpec& spec, PreparedJob& job, Engine& engine,
+                                 Progress* progress);
+
+}  // namespace tiny_knn

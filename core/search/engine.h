@@ -1,0 +1,49 @@
+// What every engine is: searches one batch of queries against all docs. Validation, batching and
+// the report stand here once.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/io/row_source.h"
+#include "core/search/planner.h"
+#include "core/search/search.h"
+
+namespace tiny_knn {
+
+// Thread-compatible: one search at a time per engine.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  // The exact top k docs of every query, handed to `sink` batch by batch. `plan` comes from
+  // PlanSearch for this problem. `progress` may be null.
+  // Errors: InvalidArgument (k, dims, dtypes; see ValidateSearch), Cancelled, DataLoss (a file
+  // changed while it was read), ResourceExhausted, or what the sink returned. Nothing is handed out
+  // twice.
+  absl::StatusOr<SearchReport> Search(RowSource& queries, RowSource& docs,
+                                      const SearchParams& params, const SearchPlan& plan,
+                                      Progress* progress, TopKSink& sink);
+
+  // "cpu" or "cuda": what the result file records.
+  virtual std::string_view device() const = 0;
+
+ protected:
+  // One batch: queries [first, first + count) of `queries`, one pass over `docs`. Arguments are
+  // valid. Fills `out` and adds to `report` (doc counts only when `first_query` is 0, so that a
+  // later pass does not count them again). Reports progress through `progress`, never null.
+  virtual absl::Status SearchBatch(RowSource& queries, int64_t first_query, int64_t num_queries,
+                                   RowSource& docs, const SearchParams& params,
+                                   const SearchPlan& plan, Progress& progress, const TopKView& out,
+                                   SearchReport& report) = 0;
+};
+
+// Every rule about arguments, in one place: dims agree and are at least 1, 1 <= k <= D (D - 1 with
+// exclude_self), both files may be converted to the compute dtype. Messages name the file and say
+// what would work: "k=11 exceeds the number of docs D=10; ...".
+absl::Status ValidateSearch(const RowSource& queries, const RowSource& docs,
+                            const SearchParams& params);
+
+}  // namespace tiny_knn

@@ -1,0 +1,77 @@
+// The plan of a search: how many queries at a time, how many docs, how much memory for what. Plain
+// data, computed before anything is allocated; `--dry-run` prints it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "core/matrix/dtype.h"
+#include "core/search/search.h"
+
+namespace tiny_knn {
+
+// What is to be searched.
+struct ProblemShape {
+  int64_t num_queries = 0;
+  int64_t num_docs = 0;
+  int64_t dim = 0;
+  int64_t k = 0;
+  Metric metric = Metric::kInnerProduct;
+  DType query_dtype = DType::kFloat32;
+  DType doc_dtype = DType::kFloat32;
+  DType compute_dtype = DType::kFloat32;
+  int64_t query_buffer_bytes_per_row = 0;  // RowSource::buffer_bytes_per_row
+  int64_t doc_buffer_bytes_per_row = 0;
+};
+
+// What it may use.
+struct MachineLimits {
+  int threads = 1;
+  int64_t memory_limit_bytes = 0;    // everything allocated by the search; result rows included
+  int64_t requested_batch_size = 0;  // most queries per pass; 0: as many as fit
+};
+
+// How docs are screened before the survivors are rescored. One value here and one implementation of
+// core/cpu/screen.h.
+enum class ScreenKind {
+  kFloat32Gemm,  // oneDNN sgemm with a proved error bound
+};
+std::string_view ScreenKindName(ScreenKind kind);
+
+// Bytes by purpose; their sum is at most the limit.
+struct MemoryUse {
+  int64_t queries = 0;     // converted query rows of a batch
+  int64_t doc_chunk = 0;   // norms and, for transposing or swapping readers, rows of a chunk
+  int64_t doc_blocks = 0;  // docs of a block, converted for the screen
+  int64_t score_tiles = 0;
+  int64_t candidates = 0;  // per query: survivors of the screen not yet rescored
+  int64_t results = 0;     // per query: exact top k so far, and the rows handed out
+  int64_t total() const {
+    return queries + doc_chunk + doc_blocks + score_tiles + candidates + results;
+  }
+};
+
+struct SearchPlan {
+  ScreenKind screen = ScreenKind::kFloat32Gemm;
+  int threads = 1;
+  int64_t query_batch = 0;  // queries per pass over the docs
+  int64_t num_passes = 0;   // ceil(num_queries / query_batch)
+  int64_t doc_chunk = 0;    // docs resident at one time; survivors are rescored at its end
+  int64_t num_chunks = 0;   // per pass
+  int64_t doc_block = 0;    // docs converted and screened at a time, sized for the shared cache
+  int64_t query_tile = 0;   // a score tile is [query_tile, doc_tile], sized for a core's cache
+  int64_t doc_tile = 0;
+  int64_t candidate_capacity = 0;  // candidates a query holds before they are thinned
+  int64_t bytes_read = 0;          // from both files, all passes
+  MemoryUse memory;
+};
+
+// The plan, or InvalidArgument when the limit cannot work, saying which limit would. Pure.
+// REQUIRES: a valid shape (ValidateSearch) and threads >= 1.
+absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLimits& limits);
+
+// A person's table of the plan, several lines, for `--dry-run`.
+std::string DescribePlan(const ProblemShape& shape, const SearchPlan& plan);
+
+}  // namespace tiny_knn

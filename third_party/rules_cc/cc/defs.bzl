@@ -1,0 +1,23 @@
+"""Forwards rules_cc to Bazel's native C++ rules.
+
+Debian's bazel-rules-cc 0.0.4 does not load in Debian's Bazel 4.2.3, and Bazel's own
+WORKSPACE suffix asks for a repository of this name.
+"""
+
+cc_binary = native.cc_binary
+cc_import = native.cc_import
+cc_library = native.cc_library
+cc_proto_library = native.cc_proto_library
+cc_test = native.cc_test
+cc_toolchain = native.cc_toolchain
+cc_toolchain_suite = native.cc_toolchain_suite
+fdo_prefetch_hints = native.fdo_prefetch_hints
+fdo_profile = native.fdo_profile
+objc_import = native.objc_import
+objc_library = native.objc_library
+
+def cc_flags_supplier(**_kwargs):
+    pass
+
+def compiler_flag(**_kwargs):
+    pass
