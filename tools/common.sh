@@ -1,0 +1,31 @@
+# shellcheck shell=bash
+# What the scripts in tools/ share. Sourced with `root` set to the repository's root.
+
+# Bazel and pip keep their caches under HOME, which a CI runner may not set.
+if [[ -z ${HOME:-} ]]; then
+  HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
+  export HOME
+fi
+# shellcheck disable=SC2034  # used by the scripts that source this
+cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/tiny-knn
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+
+die() {
+  say "$@"
+  exit 1
+}
+
+# The Bazel that runs the build: one on PATH, whoever installed it, else Bazelisk.
+bazel_command() {
+  if ! command -v bazel && ! command -v bazelisk; then
+    die "neither bazel nor bazelisk is on PATH; run tools/setup"
+  fi
+}
+
+# run_bazel ARGS...: Bazel in the repository, whatever the caller's folder.
+run_bazel() {
+  local bazel
+  bazel=$(bazel_command) || return
+  (cd "$root" && exec "$bazel" "$@")
+}
