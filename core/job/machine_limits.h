@@ -1,0 +1,48 @@
+// What this process may use of the machine: CPUs and memory, with the limits of containers and
+// batch systems (affinity masks, cgroup v1 and v2) respected. A search that believes the whole
+// machine is its own is killed, or throttled, where it is not.
+//
+// The pure functions work on the text of the kernel's files, read through a function, so that every
+// shape of container is tested as strings. Safe to call from any thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace tiny_knn {
+
+// The whole text of a small file, or nothing if it cannot be read.
+using FileReader = std::function<std::optional<std::string>(const std::string& path)>;
+std::optional<std::string> ReadSmallFile(const std::string& path);
+
+// Bytes of the `MemAvailable` line of /proc/meminfo, or nothing if there is none.
+std::optional<int64_t> ParseMemAvailable(std::string_view meminfo);
+
+// The tightest limits of the control groups this process is in, its own and all their parents.
+struct CgroupLimits {
+  std::optional<double> cpus;               // quota / period, may be fractional
+  std::optional<int64_t> memory_available;  // bytes: limit minus usage, where reclaimable file
+                                            // cache does not count as usage; at least 0
+};
+CgroupLimits FindCgroupLimits(const FileReader& read);
+
+// The quota of a cgroup v2 `cpu.max` ("max 100000", "150000 100000"), or nothing when unlimited.
+std::optional<double> ParseCpuMax(std::string_view text);
+
+// Threads worth starting: the quota rounded up (half a CPU still needs a thread), at most the CPUs
+// of the affinity mask, at least 1.
+int CombineCpus(int affinity_cpus, std::optional<double> quota_cpus);
+
+// The CPUs this process may use. At least 1.
+int UsableCpus();
+
+// Bytes that could be allocated now without swapping or hitting a cgroup limit. At least 0.
+int64_t AvailableMemoryBytes();
+
+// The memory limit of a job that asked for none: 75% of `available_bytes`, at least 1.
+int64_t DefaultMemoryLimit(int64_t available_bytes);
+
+}  // namespace tiny_knn
