@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # What the scripts in tools/ share. Sourced with `root` set to the repository's root.
+: "${root:?is set by the script that sources this}"
 
 # Bazel and pip keep their caches under HOME, which a CI runner may not set.
 if [[ -z ${HOME:-} ]]; then
