@@ -1,0 +1,124 @@
+"""Checks the arrows between rooms in the output of `bazel query --output=xml`.
+
+usage: arrows.py QUERY.xml...
+
+ARROWS is the whole list of who may use whom; docs/design.md draws the same picture. An edge that is
+not listed fails, and so does a visibility that would let one in. //tests and //bench may use all.
+"""
+
+import sys
+import xml.etree.ElementTree
+
+_CORE = ["core/matrix", "core/io", "core/search", "core/cpu", "core/job"]
+
+# Room -> what it may use: a room, or one target where only that is open to it. A room is the
+# package's path, and its subpackages belong to it.
+ARROWS = {
+    "core/matrix": [],
+    "core/io": _CORE[:1],
+    "core/search": _CORE[:2],
+    "core/cpu": _CORE[:3],
+    "core/job": _CORE[:4],
+    "gpu": _CORE,
+    # Only the worker opens an engine; nobody but gpu names one.
+    "daemon": ["core/matrix", "core/io", "core/search", "core/job", "//gpu:open_engine"],
+    "cli": [
+        "core/matrix",
+        "core/io",
+        "core/search",
+        "core/job",
+        "//gpu:open_engine",
+        "//daemon:client",
+        "//daemon:worker",
+    ],
+    "capi": _CORE + ["//gpu:open_engine"],
+    "python": ["capi"],
+}
+
+# They prove and measure what crosses the rooms' borders.
+_MAY_USE_ALL = ["tests", "bench"]
+# Not code of ours: libraries, data, and the scripts' own tests.
+_NOT_ROOMS = ["third_party", "examples", "tools", ""]
+
+
+def package_of(label):
+    return label[2:].partition(":")[0]
+
+
+def room_of(package):
+    """The room that a package lies in; None for a package that is in none."""
+    for room in [*ARROWS, *_MAY_USE_ALL, *_NOT_ROOMS]:
+        if package == room or (room and package.startswith(room + "/")):
+            return room
+    return None
+
+
+def may_use(user_room, label):
+    room = room_of(package_of(label))
+    if user_room == room or user_room in _MAY_USE_ALL or room in _NOT_ROOMS:
+        return True
+    return room in ARROWS.get(user_room, []) or label in ARROWS.get(user_room, [])
+
+
+def rooms_granted(visibility):
+    """The rooms that one visibility label lets in; None for everyone."""
+    if visibility == "//visibility:public":
+        return None
+    if visibility == "//visibility:private":
+        return []
+    package = package_of(visibility)
+    if not visibility.endswith(":__subpackages__"):
+        return [room_of(package)]
+    below = [room for room in ARROWS if (room + "/").startswith(package + "/")]
+    return below or [room_of(package)]
+
+
+def check(tree):
+    """Returns one line for each broken rule in a <query> element, and the number of edges seen."""
+    broken, edges = [], 0
+    for rule in tree.iter("rule"):
+        label = rule.get("name")
+        if not label.startswith("//"):
+            continue
+        room = room_of(package_of(label))
+        if room is None:
+            broken.append(f"{label}: its package is in no room; add it to ARROWS in {__file__}")
+            continue
+        for used in {element.get("name") for element in rule.findall("rule-input")}:
+            if not used.startswith("//") or package_of(used) == package_of(label):
+                continue
+            edges += 1
+            if not may_use(room, used):
+                broken.append(f"{label} uses {used}: there is no arrow {room} -> {room_of(package_of(used))}")
+        if room not in ARROWS:
+            continue
+        for element in rule.findall("list[@name='visibility']/label"):
+            visibility = element.get("value")
+            granted = rooms_granted(visibility)
+            if granted is None:
+                broken.append(f"{label} is visible to everyone: name the rooms that use it")
+                continue
+            for user in granted:
+                if user is None or not may_use(user, label):
+                    broken.append(f"{label} is visible to {visibility}: there is no arrow {user} -> {room}")
+    return sorted(broken), edges
+
+
+def main(paths):
+    broken, edges = [], 0
+    for path in paths:
+        # Bazel writes XML 1.1, which the parser refuses; nothing in it differs from 1.0.
+        with open(path, encoding="utf-8") as source:
+            text = source.read().replace('version="1.1"', 'version="1.0"', 1)
+        lines, count = check(xml.etree.ElementTree.fromstring(text.encode("utf-8")))
+        broken += lines
+        edges += count
+    for line in sorted(set(broken)):
+        print(line)
+    print(f"arrows: {edges} edges between packages, {len(set(broken))} broken rules")
+    # Without an edge the query did not reach the code that it is about.
+    return 1 if broken or not edges else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
