@@ -60,9 +60,10 @@ struct SearchPlan {
   int64_t doc_chunk = 0;    // docs resident at one time; survivors are rescored at its end
   int64_t num_chunks = 0;   // per pass
   int64_t doc_block = 0;    // docs converted and screened at a time, sized for the shared cache
+  int64_t doc_splits = 1;   // parts of a block that threads screen for the same queries at once
   int64_t query_tile = 0;   // a score tile is [query_tile, doc_tile], sized for a core's cache
   int64_t doc_tile = 0;
-  int64_t candidate_capacity = 0;  // candidates a query holds before they are thinned
+  int64_t candidate_capacity = 0;  // candidates a query holds, per split, before they are thinned
   int64_t bytes_read = 0;          // from both files, all passes
   MemoryUse memory;
 };

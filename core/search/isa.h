@@ -1,0 +1,32 @@
+// Which instruction set the kernels of this process use. Results never depend on it.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "absl/status/status.h"
+
+namespace tiny_knn {
+
+enum class IsaLevel {
+  kPortable,  // what every x86-64 (or other) machine has
+  kAvx2,      // AVX2 + FMA + F16C
+  kAvx512,    // AVX-512 F, BW, CD, DQ, VL
+};
+
+// "portable", "avx2", "avx512".
+std::string_view IsaLevelName(IsaLevel level);
+std::optional<IsaLevel> ParseIsaLevel(std::string_view name);
+
+// The level in force: the best the machine has, unless a test forced another.
+IsaLevel CurrentIsaLevel();
+
+// The best level this machine has.
+IsaLevel BestIsaLevel();
+
+// For tests: from now on every kernel of this process, the GEMM library's too, uses at most
+// `level`. Call it before the first search, from one thread. FailedPrecondition when the machine
+// lacks it.
+absl::Status ForceIsaLevelForTest(IsaLevel level);
+
+}  // namespace tiny_knn

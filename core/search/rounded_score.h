@@ -1,0 +1,40 @@
+// Correctly rounded scores for almost the price of a float64 dot product: what every engine
+// returns.
+//
+// Three steps, each only where the one before cannot tell (docs/exactness.md derives the bounds):
+//   1. a float64 sum S with a proved bound E: done when S - E and S + E round to the same float;
+//   2. a fixed-point sum in float64 that notices when it lost nothing: settles integer and sparse
+//      data, whose exact sums often lie right between two floats;
+//   3. exact integers (core/search/exact_score.h).
+// For compute dtype float64, step 1 is a compensated sum, and step 2 does not exist.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/search/search.h"
+
+namespace tiny_knn {
+
+// A query as scoring wants it. Points to memory of others, which must outlive it.
+template <typename T>
+struct PreparedQuery {
+  const T* values = nullptr;     // [dim]
+  const double* wide = nullptr;  // [dim], the same values in double
+  double norm = 0;               // upper bound on |q|; +inf or NaN when q is not finite
+  double squared_norm = 0;       // sum q_j^2 in float64
+};
+
+// An upper bound on a row's Euclidean norm from its float64 SquaredNorm.
+double NormUpperBound(double squared_norm, int64_t dim);
+
+// `wide` must hold `values` widened (for double: may be the same pointer).
+template <typename T>
+PreparedQuery<T> PrepareQuery(const T* values, const double* wide, int64_t dim);
+
+// The correctly rounded score of q and the row d [dim]. `doc_norm`: an upper bound on |d| (ignored
+// by cosine and l2). Thread-safe. REQUIRES: ScopedFloatEnvironment on this thread.
+template <typename T>
+T RoundedScore(Metric metric, const PreparedQuery<T>& q, const T* d, double doc_norm, int64_t dim);
+
+}  // namespace tiny_knn
