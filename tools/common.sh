@@ -30,3 +30,12 @@ run_bazel() {
   bazel=$(bazel_command) || return
   (cd "$root" && exec "$bazel" "$@")
 }
+
+# Sets the array `test_flags`: what every `bazel test` of ours passes on. The tests' sandbox does not
+# see this machine's environment, so it is told where the Python with numpy 2 is.
+set_test_flags() {
+  local numpy2_python
+  numpy2_python=$("$root/tools/python_env") || return
+  # shellcheck disable=SC2034  # used by the scripts that source this
+  test_flags=(--keep_going --test_env=TINY_KNN_NUMPY2_PYTHON="$numpy2_python")
+}

@@ -60,22 +60,47 @@ def may_use(user_room, label):
     return room in ARROWS.get(user_room, []) or label in ARROWS.get(user_room, [])
 
 
-def rooms_granted(visibility):
-    """The rooms that one visibility label lets in; None for everyone."""
+def rooms_below(package):
+    """The rooms in `package` and below it; for a package that holds none, the room it lies in."""
+    below = [room for room in ARROWS if (room + "/").startswith(package + "/")]
+    return below or [room_of(package)]
+
+
+def rooms_granted(visibility, groups):
+    """The rooms that one visibility label lets in; None for everyone.
+
+    `groups` has the packages of each package_group, as the query prints them: "gpu", "core/...".
+    """
     if visibility == "//visibility:public":
         return None
     if visibility == "//visibility:private":
         return []
     package = package_of(visibility)
-    if not visibility.endswith(":__subpackages__"):
+    if visibility.endswith(":__subpackages__"):
+        return rooms_below(package)
+    if visibility.endswith(":__pkg__"):
         return [room_of(package)]
-    below = [room for room in ARROWS if (room + "/").startswith(package + "/")]
-    return below or [room_of(package)]
+    rooms = []
+    for granted in groups.get(visibility, ["..."]):
+        granted = granted.removeprefix("//")
+        if granted == "...":
+            return None
+        if granted.endswith("/..."):
+            rooms += rooms_below(granted[: -len("/...")])
+        else:
+            rooms.append(room_of(granted))
+    return rooms
 
 
 def check(tree):
     """Returns one line for each broken rule in a <query> element, and the number of edges seen."""
     broken, edges = [], 0
+    groups = {}
+    for group in tree.iter("package-group"):
+        packages = group.findall("list[@name='packages']/string")
+        groups[group.get("name")] = [element.get("value") for element in packages]
+        if group.findall("list[@name='includes']/label"):
+            broken.append(f"{group.get('name')} includes other groups: list the packages in one place")
     for rule in tree.iter("rule"):
         label = rule.get("name")
         if not label.startswith("//"):
@@ -94,7 +119,7 @@ def check(tree):
             continue
         for element in rule.findall("list[@name='visibility']/label"):
             visibility = element.get("value")
-            granted = rooms_granted(visibility)
+            granted = rooms_granted(visibility, groups)
             if granted is None:
                 broken.append(f"{label} is visible to everyone: name the rooms that use it")
                 continue

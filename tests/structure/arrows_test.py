@@ -6,7 +6,10 @@ import xml.etree.ElementTree
 
 import arrows
 
-_RULE = """<query><rule class="cc_library" name="{name}">
+_RULE = """<query>
+<package-group name="//core/io:left"><list name="packages"><string value="core/matrix/..."/></list></package-group>
+<package-group name="//core/io:users"><list name="packages"><string value="core/job/..."/></list></package-group>
+<rule class="cc_library" name="{name}">
 <list name="visibility"><label value="{visibility}"/></list>
 <rule-input name="{used}"/></rule></query>"""
 
@@ -49,6 +52,10 @@ class ArrowsTest(unittest.TestCase):
         # core/matrix lies below core too, and may not use core/io.
         self.assertEqual(len(broken_rules("//core/io:npy", visibility="//core:__subpackages__")), 1)
         self.assertEqual(broken_rules("//core/io:npy", visibility="//core/search:__pkg__"), [])
+        self.assertEqual(len(broken_rules("//core/io:npy", visibility="//core/io:left")), 1)
+        self.assertEqual(broken_rules("//core/io:npy", visibility="//core/io:users"), [])
+        # A group that the query did not reach could hold anyone.
+        self.assertEqual(len(broken_rules("//core/io:npy", visibility="//core/io:unknown")), 1)
 
 
 if __name__ == "__main__":
