@@ -1,0 +1,48 @@
+// The flags and arguments of one verb: which there are, and what was typed.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace tiny_knn {
+
+// Declares flags, then parses once. Values stay text: cli/values.h makes numbers of them. Later
+// flags win over earlier ones of the same name, so that a script's defaults can be overridden.
+// Pointers must outlive Parse. Thread-compatible.
+//
+//   FlagParser parser("run", "QUERIES DOCS [flags]");
+//   parser.Value("-k,--k", &k);
+//   parser.Switch("--cpu", &cpu);
+//   parser.Positional("QUERIES", &queries);
+//   absl::Status status = parser.Parse(args);
+class FlagParser {
+ public:
+  // `usage` follows "tiny-knn VERB" in messages. -h and --help are always there.
+  FlagParser(std::string verb, std::string usage);
+  ~FlagParser();
+  FlagParser(const FlagParser&) = delete;
+  FlagParser& operator=(const FlagParser&) = delete;
+
+  void Value(const std::string& names, std::optional<std::string>* value);
+  void Switch(const std::string& names, bool* value);
+  void Positional(const std::string& name, std::string* value);                // required
+  void Positionals(const std::string& name, std::vector<std::string>* value);  // any number, last
+
+  // `args` follow the verb. InvalidArgument, in one line, for an unknown flag (naming the nearest),
+  // a missing value, a missing or surplus argument. With -h or --help it is always OK.
+  absl::Status Parse(const std::vector<std::string>& args);
+  bool help_wanted() const;
+
+  // Every declared flag, "--help" included: "-k", "--k", "--cpu", ...
+  std::vector<std::string> FlagNames() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace tiny_knn

@@ -1,0 +1,14 @@
+// Ctrl-C and SIGTERM as a question that a running job asks: "may I go on?"
+#pragma once
+
+namespace tiny_knn {
+
+// From now on SIGINT, SIGTERM and SIGHUP are remembered instead of ending the process, so that a
+// job can stop without leaving half a file. A signal that was ignored on entry (nohup) stays
+// ignored.
+void CatchInterrupts();
+
+// The number of the first signal caught, or 0. Safe to call from any thread; costs one load.
+int CaughtSignal();
+
+}  // namespace tiny_knn

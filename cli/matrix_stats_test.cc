@@ -1,0 +1,54 @@
+#include "cli/matrix_stats.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace tiny_knn {
+namespace {
+
+absl::StatusOr<MatrixStats> Stats(const std::vector<double>& values, int64_t dim) {
+  const auto rows = static_cast<int64_t>(values.size()) / dim;
+  const auto source = MakeMemoryRowSource(
+      "m", {values.data(), DType::kFloat64, rows, dim, dim * static_cast<int64_t>(sizeof(double))});
+  return ComputeMatrixStats(*source);
+}
+
+TEST(MatrixStats, CountsRowsNotElements) {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  const auto stats = Stats({nan, nan, inf, nan, -inf, 1, 0, -0.0, 3, 4}, 2);
+  ASSERT_TRUE(stats.ok()) << stats.status();
+  EXPECT_EQ(stats->rows_with_nan, 2);
+  EXPECT_EQ(stats->rows_with_inf, 2);
+  EXPECT_EQ(stats->zero_rows, 1);
+  EXPECT_EQ(stats->finite_rows, 2);
+  EXPECT_EQ(stats->min_norm, 0);
+  EXPECT_EQ(stats->mean_norm, 2.5);
+  EXPECT_EQ(stats->max_norm, 5);
+}
+
+TEST(MatrixStats, NormsOfHugeAndTinyRowsNeitherOverflowNorVanish) {
+  EXPECT_EQ(Stats({0x1p1000, 0}, 2)->max_norm, 0x1p1000);
+  EXPECT_EQ(Stats({0x1p-1070, 0}, 2)->min_norm, 0x1p-1070);
+}
+
+TEST(MatrixStats, NoRowsAtAll) {
+  const auto stats = Stats({}, 3);
+  ASSERT_TRUE(stats.ok()) << stats.status();
+  EXPECT_EQ(stats->finite_rows, 0);
+}
+
+TEST(MatrixStats, EveryChunkIsCounted) {
+  // More than one chunk of 4 MiB of float64.
+  std::vector<double> values(1'000'000, 0.0);
+  values.front() = 1;
+  values.back() = 2;
+  const auto stats = Stats(values, 10);
+  EXPECT_EQ(stats->zero_rows, 99'998);
+  EXPECT_EQ(stats->max_norm, 2);
+}
+
+}  // namespace
+}  // namespace tiny_knn

@@ -1,0 +1,196 @@
+// `tiny-knn run`: one job, and what is said about it.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/interrupt.h"
+#include "cli/progress.h"
+#include "cli/run_flags.h"
+#include "cli/text.h"
+#include "cli/verbs.h"
+#include "core/job/run_job.h"
+#include "core/job/verify.h"
+#include "fmt/format.h"
+#include "gpu/open_engine.h"
+
+namespace tiny_knn {
+
+const std::string_view kRunHelp =
+    R"(tiny-knn run: find the k nearest docs of every query, exactly
+
+usage: tiny-knn run QUERIES DOCS [flags]
+       tiny-knn QUERIES DOCS [flags]
+
+QUERIES and DOCS are 2-D .npy files of equal width, one embedding a row. The
+result is a Python pickle of a dict with indices [Q, k] and scores [Q, k], best
+first; its path is printed on standard output. (A file named like a command is
+reachable as ./NAME.)
+
+what is searched
+  -k, --k N            docs per query (default: 2000, or all where fewer)
+      --metric M       ip (default), cosine or l2 (negated squared distance)
+      --dtype T        compute in T: float32 (default), float16, bfloat16,
+                       float64, int8, ...; scores are exact for it
+      --exclude-self   leave out the doc with the query's own row number
+      --input-dtype T  what raw two-byte data is, such as bfloat16
+
+where it goes
+  -o, --output-path P  default: top{k}_{QUERIES}_x_{DOCS}.pkl in this folder
+
+how (never changes the result)
+      --device D       auto (default), cpu, cuda or cuda:N
+      --cpu            the same as --device cpu
+      --threads N      default: one per CPU this process may use
+      --memory-limit S most memory to use, such as 4G (default: 75% of what is
+                       free); K, M, G, T are powers of 1024, KB, MB, ... of 1000
+      --gpu-memory S   most memory to use on a CUDA device
+      --batch-size N   most queries per pass over the docs (default: automatic)
+
+what is said
+      --dry-run        print the plan and write nothing
+      --verify N       repeat N random queries in exact arithmetic and compare
+                       all bits before the result is written
+      --progress M     auto (default: a bar on a terminal; none where TERM=dumb
+                       or TQDM_DISABLE is set), always, never or json
+  -q, --quiet          only errors on standard error
+  -v, --verbose        also the plan and the times
+  -h, --help           this page
+
+exit codes: 0 done, 1 failed while running, 2 wrong use or bad input,
+            130 interrupted; no partial result is left in any case
+
+example: tiny-knn run queries.npy docs.npy -k 100 --metric cosine -o top.pkl
+)";
+
+namespace {
+
+constexpr int64_t kDefaultK = 2000;
+
+std::string ShapeText(const RowSource& source) {
+  return fmt::format("{} [{}, {}] {}", source.name(), source.rows(), source.dim(),
+                     DTypeName(source.dtype()));
+}
+
+// The plan, line by line, for --dry-run and --verbose.
+std::string PlanText(const PreparedJob& job, const Engine& engine) {
+  return fmt::format("queries       {}\ndocs          {}\noutput        {}\ndevice        {}\n{}",
+                     OneLine(ShapeText(*job.queries)), OneLine(ShapeText(*job.docs)),
+                     OneLine(job.output_path), engine.device(), DescribePlan(job.shape, job.plan));
+}
+
+void NoteMatrix(std::string_view name, int64_t nonfinite_rows, int64_t infs_made, DType dtype,
+                Console& console) {
+  if (nonfinite_rows > 0) {
+    console.Note(fmt::format("{}: {} with NaN or infinity (NaN scores rank last)", name,
+                             Plural(nonfinite_rows, "row", "rows")));
+  }
+  if (infs_made > 0) {
+    console.Note(fmt::format("{}: {} too large for {} and became infinite", name,
+                             Plural(infs_made, "value was", "values were"), DTypeName(dtype)));
+  }
+}
+
+void NoteReport(const JobSpec& spec, const PreparedJob& job, const SearchReport& report,
+                Console& console) {
+  NoteMatrix(spec.queries_path, report.nonfinite_query_rows, report.infs_made_in_queries,
+             spec.compute_dtype, console);
+  NoteMatrix(spec.docs_path, report.nonfinite_doc_rows, report.infs_made_in_docs,
+             spec.compute_dtype, console);
+  if (report.queries_with_tie_at_k > 0) {
+    console.Note(fmt::format("{} a tie across rank {}: of equal scores the lower doc index is kept",
+                             Plural(report.queries_with_tie_at_k, "query has", "queries have"),
+                             job.params.k));
+  }
+}
+
+void Summarise(const PreparedJob& job, const Engine& engine, const JobResult& result,
+               Console& console) {
+  const ProblemShape& shape = job.shape;
+  const double rate =
+      static_cast<double>(shape.num_queries) / std::max(result.search_seconds, 1e-9);
+  const SearchReport& report = result.report;
+  if (result.verified_queries > 0) {
+    console.Note(fmt::format("verified {} of {} (seed {}): identical to exact arithmetic",
+                             result.verified_queries, Plural(shape.num_queries, "query", "queries"),
+                             kVerifySeed));
+  }
+  console.Detail(fmt::format("{} pairs rescored exactly, {} to write", report.rescored_pairs,
+                             FormatSeconds(result.write_seconds)));
+  console.Summary(
+      fmt::format("{} x {}, dim {}, k={}, {}: {}, {} queries/s",
+                  Plural(shape.num_queries, "query", "queries"),
+                  Plural(shape.num_docs, "doc", "docs"), shape.dim, shape.k, engine.device(),
+                  FormatSeconds(result.search_seconds), FormatRate(rate)),
+      fmt::format("{{\"event\":\"done\",\"output_path\":{},\"queries\":{},\"docs\":{},\"dim\":{},"
+                  "\"k\":{},\"device\":\"{}\",\"search_seconds\":{:.6f},\"write_seconds\":{:.6f},"
+                  "\"nonfinite_query_rows\":{},\"nonfinite_doc_rows\":{},"
+                  "\"infs_made_in_queries\":{},\"infs_made_in_docs\":{},"
+                  "\"queries_with_tie_at_k\":{},\"verified_queries\":{}}}",
+                  JsonString(job.output_path), shape.num_queries, shape.num_docs, shape.dim,
+                  shape.k, engine.device(), result.search_seconds, result.write_seconds,
+                  report.nonfinite_query_rows, report.nonfinite_doc_rows,
+                  report.infs_made_in_queries, report.infs_made_in_docs,
+                  report.queries_with_tie_at_k, result.verified_queries));
+}
+
+void SetUpConsole(const RunRequest& request, Console& console) {
+  console.set_quiet(request.quiet);
+  console.set_verbose(request.verbose);
+  if (request.progress == ProgressMode::kJson) console.set_style(Console::Style::kJson);
+}
+
+}  // namespace
+
+absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
+  absl::StatusOr<RunRequest> request = ParseRunFlags(args);
+  if (!request.ok()) return request.status();
+  if (request->help) {
+    console.Out(kRunHelp);
+    return absl::OkStatus();
+  }
+  SetUpConsole(*request, console);
+  CatchInterrupts();
+
+  absl::StatusOr<PreparedJob> job = PrepareJob(request->spec);
+  if (!job.ok()) return AsBadInput(job.status());
+  absl::StatusOr<OpenedEngine> opened = OpenEngine(request->engine);
+  if (!opened.ok()) return opened.status();
+  if (!opened->note.empty()) console.Note(opened->note);
+  if (job->k_was_reduced) {
+    console.Note(fmt::format("k={}: fewer docs than the default k={}; --k sets another",
+                             job->params.k, kDefaultK));
+  }
+  const std::string plan = PlanText(*job, *opened->engine);
+  if (request->dry_run) {
+    console.Out(plan);
+    if (plan.empty() || plan.back() != '\n') console.Out("\n");
+    return absl::OkStatus();
+  }
+  for (size_t begin = 0; begin < plan.size();) {
+    const size_t end = std::min(plan.find('\n', begin), plan.size());
+    console.Detail(plan.substr(begin, end - begin));
+    begin = end + 1;
+  }
+
+  absl::StatusOr<JobResult> result;
+  {
+    const bool bar = WantsBar(request->progress, request->quiet, isatty(STDERR_FILENO) != 0,
+                              [](const char* name) -> const char* { return std::getenv(name); });
+    ConsoleProgress progress(console, bar, request->progress == ProgressMode::kJson);
+    result = RunJob(request->spec, *job, *opened->engine, &progress);
+  }
+  if (absl::IsCancelled(result.status())) {
+    return absl::CancelledError("interrupted: no result was written");
+  }
+  if (!result.ok()) return result.status();
+  console.Out(job->output_path + "\n");
+  NoteReport(request->spec, *job, result->report, console);
+  Summarise(*job, *opened->engine, *result, console);
+  return absl::OkStatus();
+}
+
+}  // namespace tiny_knn
