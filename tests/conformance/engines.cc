@@ -1,0 +1,17 @@
+#include "tests/conformance/engines.h"
+
+#include "core/cpu/cpu_engine.h"
+
+namespace tiny_knn::conformance {
+
+const std::vector<EngineUnderTest>& EnginesUnderTest() {
+  static const std::vector<EngineUnderTest>* const engines = new std::vector<EngineUnderTest>{
+      {"cpu",
+       [](int64_t candidate_capacity) {
+         return MakeCpuEngine(CpuEngineTestHooks{.candidate_capacity = candidate_capacity});
+       }},
+  };
+  return *engines;
+}
+
+}  // namespace tiny_knn::conformance

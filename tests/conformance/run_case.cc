@@ -1,0 +1,201 @@
+#include "tests/conformance/run_case.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "core/io/row_source.h"
+#include "core/search/reference_search.h"
+#include "tests/conformance/generator.h"
+
+namespace tiny_knn::conformance {
+namespace {
+
+// Hands out exact-size copies that are destroyed as early as RowSource allows, so that a view kept
+// too long reads freed memory (which the sanitizers see) or bytes that are NaN in every format.
+class ShortLivedRowSource : public RowSource {
+ public:
+  ShortLivedRowSource(std::string name, const MatrixView& matrix)
+      : RowSource(std::move(name), matrix.dtype, matrix.rows, matrix.dim), matrix_(matrix) {}
+  ~ShortLivedRowSource() override { Release(); }
+
+  absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
+    Release();
+    const int64_t row_bytes = dim() * ItemSize(dtype());
+    copy_ = std::make_unique<std::vector<std::byte>>((end - begin) * row_bytes);
+    for (int64_t i = begin; i < end; ++i) {
+      std::memcpy(copy_->data() + (i - begin) * row_bytes, matrix_.Row(i),
+                  static_cast<size_t>(row_bytes));
+    }
+    return MatrixView{copy_->data(), dtype(), end - begin, dim(), row_bytes};
+  }
+
+  void Release() override {
+    if (copy_ != nullptr) std::memset(copy_->data(), 0xFF, copy_->size());
+    copy_.reset();
+  }
+
+  absl::Status CheckUnchanged() override { return absl::OkStatus(); }
+  int64_t buffer_bytes_per_row() const override { return dim() * ItemSize(dtype()); }
+
+ private:
+  MatrixView matrix_;
+  std::unique_ptr<std::vector<std::byte>> copy_;
+};
+
+std::unique_ptr<RowSource> MakeSource(std::string name, const MatrixView& view, Storage storage) {
+  if (storage == Storage::kShortLived) {
+    return std::make_unique<ShortLivedRowSource>(std::move(name), view);
+  }
+  return MakeMemoryRowSource(std::move(name), view);
+}
+
+// Results as bits. Starts as what no search returns, so that rows never written are seen.
+struct Results {
+  Results(const Case& c, DType score_dtype)
+      : num_queries(c.num_queries),
+        k(c.k),
+        dtype(score_dtype),
+        indices(static_cast<size_t>(num_queries * k), -7),
+        scores(static_cast<size_t>(num_queries * k * ItemSize(score_dtype)), std::byte{0xAB}) {}
+
+  TopKView View() { return {num_queries, k, dtype, scores.data(), indices.data()}; }
+
+  uint64_t ScoreBits(int64_t i) const {
+    uint64_t bits = 0;
+    std::memcpy(&bits, scores.data() + i * ItemSize(dtype), static_cast<size_t>(ItemSize(dtype)));
+    return bits;
+  }
+
+  std::string Describe(int64_t i) const {
+    double value = 0;
+    if (dtype == DType::kFloat64) {
+      std::memcpy(&value, scores.data() + i * 8, 8);
+    } else {
+      float narrow = 0;
+      std::memcpy(&narrow, scores.data() + i * 4, 4);
+      value = narrow;
+    }
+    return fmt::format("doc {} score {} (bits {:#x})", indices[i], value, ScoreBits(i));
+  }
+
+  int64_t num_queries;
+  int64_t k;
+  DType dtype;
+  std::vector<int64_t> indices;
+  std::vector<std::byte> scores;
+};
+
+// Copies what the engine hands out, and checks that queries come once each and in order.
+class CollectingSink : public TopKSink {
+ public:
+  explicit CollectingSink(Results& results) : results_(results) {}
+
+  absl::Status Take(int64_t first_query, const TopKView& part) override {
+    if (first_query != next_ || part.k != results_.k || part.score_dtype != results_.dtype ||
+        next_ + part.num_queries > results_.num_queries) {
+      return absl::InternalError(
+          fmt::format("rows of query {} handed out after {} queries", first_query, next_));
+    }
+    const int64_t begin = first_query * part.k;
+    const int64_t count = part.num_queries * part.k;
+    const int64_t item = ItemSize(part.score_dtype);
+    std::memcpy(results_.indices.data() + begin, part.indices, static_cast<size_t>(count) * 8);
+    std::memcpy(results_.scores.data() + begin * item, part.scores,
+                static_cast<size_t>(count * item));
+    next_ += part.num_queries;
+    return absl::OkStatus();
+  }
+
+  int64_t taken() const { return next_; }
+
+ private:
+  Results& results_;
+  int64_t next_ = 0;
+};
+
+std::string CompareReports(const SearchReport& expected, const SearchReport& found) {
+  const std::pair<std::string_view, std::pair<int64_t, int64_t>> counts[] = {
+      {"nonfinite_query_rows", {expected.nonfinite_query_rows, found.nonfinite_query_rows}},
+      {"nonfinite_doc_rows", {expected.nonfinite_doc_rows, found.nonfinite_doc_rows}},
+      {"infs_made_in_queries", {expected.infs_made_in_queries, found.infs_made_in_queries}},
+      {"infs_made_in_docs", {expected.infs_made_in_docs, found.infs_made_in_docs}},
+      {"queries_with_tie_at_k", {expected.queries_with_tie_at_k, found.queries_with_tie_at_k}},
+  };
+  std::string text;
+  for (const auto& [name, values] : counts) {
+    if (values.first != values.second) {
+      text +=
+          fmt::format("report: {} is {}, the oracle says {}\n", name, values.second, values.first);
+    }
+  }
+  return text;
+}
+
+std::string CompareResults(const Results& expected, const Results& found) {
+  for (int64_t query = 0; query < expected.num_queries; ++query) {
+    for (int64_t rank = 0; rank < expected.k; ++rank) {
+      const int64_t i = query * expected.k + rank;
+      if (expected.indices[i] != found.indices[i] || expected.ScoreBits(i) != found.ScoreBits(i)) {
+        return fmt::format("query {}, rank {}:\n  oracle {}\n  engine {}\n", query, rank,
+                           expected.Describe(i), found.Describe(i));
+      }
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test) {
+  Problem problem{.num_queries = c.num_queries,
+                  .num_docs = c.num_docs,
+                  .dim = c.dim,
+                  .query_dtype = c.query_dtype,
+                  .doc_dtype = c.doc_dtype,
+                  .compute_dtype = c.compute_dtype};
+  problem.queries.assign(static_cast<size_t>(c.num_queries * c.dim), 0);
+  problem.docs.assign(static_cast<size_t>(c.num_docs * c.dim), 0);
+  Random random(c.seed);
+  FindScenario(c.scenario).fill(problem, random);
+
+  const bool strided = c.storage == Storage::kStrided;
+  const StoredMatrix query_rows =
+      Store(problem.queries, c.query_dtype, c.num_queries, c.dim, strided ? 5 : 0, strided ? 1 : 0);
+  const StoredMatrix doc_rows =
+      Store(problem.docs, c.doc_dtype, c.num_docs, c.dim, strided ? 3 : 0, strided ? 1 : 0);
+  const SearchParams params{c.k, c.metric, c.compute_dtype, c.exclude_self};
+
+  const DType score_dtype = WorkingDType(c.compute_dtype);
+  Results expected(c, score_dtype);
+  SearchReport expected_report;
+  {
+    const auto queries = MakeMemoryRowSource("queries", query_rows.view);
+    const auto docs = MakeMemoryRowSource("docs", doc_rows.view);
+    std::vector<int64_t> all(static_cast<size_t>(c.num_queries));
+    std::iota(all.begin(), all.end(), 0);
+    const absl::Status status =
+        ReferenceSearch(*queries, all, *docs, params, expected.View(), expected_report);
+    if (!status.ok()) return "the oracle failed: " + status.ToString() + "\n";
+  }
+
+  Results found(c, score_dtype);
+  const auto queries = MakeSource("queries", query_rows.view, c.storage);
+  const auto docs = MakeSource("docs", doc_rows.view, c.storage);
+  const int64_t capacity = c.plan.candidate_slack < 0 ? 0 : c.k + c.plan.candidate_slack;
+  const std::unique_ptr<Engine> engine = engine_under_test.make(capacity);
+  CollectingSink sink(found);
+  const absl::StatusOr<SearchReport> report =
+      engine->Search(*queries, *docs, params, PlanOfCase(c), nullptr, sink);
+  if (!report.ok()) return "the engine failed: " + report.status().ToString() + "\n";
+  if (sink.taken() != c.num_queries) {
+    return fmt::format("{} of {} queries handed out\n", sink.taken(), c.num_queries);
+  }
+  return CompareResults(expected, found) + CompareReports(expected_report, *report);
+}
+
+}  // namespace tiny_knn::conformance
