@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -63,8 +64,12 @@ struct ResultFile {
 
 // Reads a result written by ResultPickleWriter or by Python's pickle of the same dict (protocols 2
 // to 5, numpy arrays of int64 / float32 / float64, C order): a small machine that knows the opcodes
-// of such a file and the three numpy globals, and refuses everything else (InvalidArgument). Never
-// runs code. Metadata keys that are missing are left at their defaults.
+// of such a file and numpy's globals (pickle_machine.h), and refuses everything else
+// (InvalidArgument). Never runs code. Metadata keys that are missing are left at their defaults;
+// num_queries, k and score_dtype are those of the arrays.
 absl::StatusOr<ResultFile> ReadResultPickle(const std::string& path);
+
+// The same from memory. Errors do not name a file.
+absl::StatusOr<ResultFile> ParseResultPickle(std::span<const uint8_t> bytes);
 
 }  // namespace tiny_knn

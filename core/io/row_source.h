@@ -57,14 +57,23 @@ class RowSource {
   int64_t dim_;
 };
 
+// For tests only; rows never depend on it.
+struct RowSourceTestHooks {
+  bool never_map = false;  // as if no file could be mapped
+};
+
 // Opens the 2-D .npy file at `path`: C order in native byte order is mapped and handed out without
-// a copy; Fortran order and foreign byte order are read through a transposing / swapping buffer.
-// `input_dtype` overrides what the header says for raw two-byte void data (bfloat16 written by
-// numpy with ml_dtypes); it must match the header otherwise. Errors, each naming file, what was
-// found and what is expected: NotFound, PermissionDenied, InvalidArgument (not an .npy file, not
-// 2-D, unsupported dtype, directory, FIFO, ...), DataLoss (truncated).
+// a copy. Fortran order and foreign byte order are read through a transposing / swapping buffer,
+// and so is a file whose data is not aligned to its elements (a header of odd length) or that
+// cannot be mapped: then buffer_bytes_per_row() > 0. Transposing takes up to 2 MiB besides. The
+// file stays open for CheckUnchanged; bytes after the data are ignored. Views are aligned to their
+// elements. `input_dtype` overrides what the header says for raw two-byte void data (bfloat16
+// written by numpy with ml_dtypes); it must match the header otherwise. Errors, each naming file,
+// what was found and what is expected: NotFound, PermissionDenied, InvalidArgument (not an .npy
+// file, not 2-D, unsupported dtype, directory, FIFO, ...), DataLoss (truncated).
 absl::StatusOr<std::unique_ptr<RowSource>> OpenNpyRowSource(const std::string& path,
-                                                            std::optional<DType> input_dtype);
+                                                            std::optional<DType> input_dtype,
+                                                            const RowSourceTestHooks& hooks = {});
 
 // Rows of memory that outlives the source.
 std::unique_ptr<RowSource> MakeMemoryRowSource(std::string name, const MatrixView& matrix);

@@ -1,0 +1,116 @@
+#include "core/io/file_util.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+#include "fmt/format.h"
+
+namespace tiny_knn {
+namespace {
+
+// What kind of thing a mode is, when it is not a regular file.
+std::string_view KindName(mode_t mode) {
+  if (S_ISDIR(mode)) return "a directory";
+  if (S_ISFIFO(mode)) return "a FIFO (named pipe)";
+  if (S_ISSOCK(mode)) return "a socket";
+  if (S_ISCHR(mode) || S_ISBLK(mode)) return "a device";
+  return "not a regular file";
+}
+
+absl::Status NotRegular(std::string_view path, mode_t mode, std::string_view expected) {
+  return absl::InvalidArgumentError(
+      fmt::format("{}: is {}; expected {}", path, KindName(mode), expected));
+}
+
+}  // namespace
+
+UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
+  if (this != &other) {
+    Reset();
+    fd_ = other.Release();
+  }
+  return *this;
+}
+
+int UniqueFd::Release() {
+  const int fd = fd_;
+  fd_ = -1;
+  return fd;
+}
+
+void UniqueFd::Reset() {
+  if (fd_ >= 0) close(fd_);  // nothing was written through it that is not synced already
+  fd_ = -1;
+}
+
+absl::Status ErrnoStatus(int error_number, std::string_view path, std::string_view action) {
+  const std::string text =
+      fmt::format("{}: {}: {}", path, action, std::generic_category().message(error_number));
+  switch (error_number) {
+    case ENOENT:
+      return absl::NotFoundError(text);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return absl::PermissionDeniedError(text);
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+      return absl::ResourceExhaustedError(text);
+    case ENOTDIR:
+    case EISDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
+    case EINVAL:
+      return absl::InvalidArgumentError(text);
+    default:
+      return absl::InternalError(text);
+  }
+}
+
+absl::StatusOr<OpenedFile> OpenRegularFile(const std::string& path, std::string_view expected) {
+  // O_NONBLOCK: a FIFO without a writer must not hang us before we can refuse it.
+  OpenedFile file;
+  int fd;
+  do {
+    fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  } while (fd < 0 && errno == EINTR);
+  if (fd < 0) {
+    const int error_number = errno;
+    // Sockets and some devices cannot be opened at all; say what they are.
+    if (stat(path.c_str(), &file.stat) == 0 && !S_ISREG(file.stat.st_mode)) {
+      return NotRegular(path, file.stat.st_mode, expected);
+    }
+    return ErrnoStatus(error_number, path, fmt::format("cannot open, expected {}", expected));
+  }
+  file.fd = UniqueFd(fd);
+  if (fstat(fd, &file.stat) != 0) return ErrnoStatus(errno, path, "cannot stat");
+  if (!S_ISREG(file.stat.st_mode)) return NotRegular(path, file.stat.st_mode, expected);
+  return file;
+}
+
+absl::StatusOr<int64_t> ReadAt(int fd, int64_t offset, std::span<std::byte> out,
+                               std::string_view path) {
+  constexpr size_t kMostAtOnce = size_t{1} << 30;  // Linux reads at most 2 GiB at once
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t got = pread(fd, out.data() + done, std::min(out.size() - done, kMostAtOnce),
+                              offset + static_cast<int64_t>(done));
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      return ErrnoStatus(errno, path, "cannot read");
+    }
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return static_cast<int64_t>(done);
+}
+
+}  // namespace tiny_knn
