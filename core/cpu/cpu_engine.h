@@ -8,14 +8,7 @@
 
 namespace tiny_knn {
 
-// Ways to force what normally depends on the machine or on chance; for tests only. Results never
-// depend on them.
-struct CpuEngineTestHooks {
-  // Treat every query's candidates as if the buffer were full after this many (0: as planned).
-  int64_t candidate_capacity = 0;
-};
-
 // One engine owns one thread pool, grown to what a plan asks for.
-std::unique_ptr<Engine> MakeCpuEngine(const CpuEngineTestHooks& hooks = {});
+std::unique_ptr<Engine> MakeCpuEngine();
 
 }  // namespace tiny_knn

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -42,7 +43,8 @@ class BatchProgress : public Progress {
 absl::Status CheckDType(const RowSource& source, const SearchParams& params) {
   const absl::Status status = CheckConversion(source.dtype(), params.compute_dtype);
   if (status.ok()) return status;
-  return absl::Status(status.code(), fmt::format("{}: {}", source.name(), status.message()));
+  return absl::Status(status.code(),
+                      fmt::format("{}: {}", source.name(), std::string(status.message())));
 }
 
 }  // namespace

@@ -1,0 +1,338 @@
+#include "core/cpu/batch_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/matrix/convert.h"
+
+namespace tiny_knn {
+namespace {
+
+// Docs are rescored for all of a thread's queries while this many bytes of them stay in cache.
+constexpr int64_t kRescoreWindowBytes = int64_t{2} << 20;
+
+}  // namespace
+
+template <typename T>
+BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const SearchPlan& plan,
+                            int64_t first_query, int64_t num_queries, int64_t dim,
+                            Progress& progress)
+    : pool_(pool),
+      params_(params),
+      plan_(plan),
+      progress_(progress),
+      first_query_(first_query),
+      num_queries_(num_queries),
+      dim_(dim),
+      query_parts_(std::max<int64_t>(1, pool.threads() / plan.doc_splits)),
+      query_values_(static_cast<size_t>(num_queries * dim)),
+      screen_(MakeScreen<T>(params, plan, dim)),
+      bounds_(plan.doc_chunk),
+      candidates_(num_queries * plan.doc_splits, plan.candidate_capacity),
+      query_bounds_(static_cast<size_t>(num_queries * plan.doc_splits)),
+      exact_(static_cast<size_t>(num_queries), ExactTop<T>(params.k)),
+      workers_(static_cast<size_t>(pool.threads())) {
+  for (Worker& worker : workers_) {
+    worker.tile.resize(static_cast<size_t>(plan.query_tile * plan.doc_tile));
+  }
+}
+
+template <typename T>
+absl::Status BatchSearch<T>::LoadQueries(RowSource& queries, SearchReport& report) {
+  auto view = queries.Rows(first_query_, first_query_ + num_queries_);
+  if (!view.ok()) return view.status();
+  if constexpr (std::is_same_v<T, float>) query_wide_.resize(query_values_.size());
+  queries_.resize(static_cast<size_t>(num_queries_));
+  pool_.Run([&](int w) {
+    Worker& worker = workers_[static_cast<size_t>(w)];
+    const IndexRange part = PartOf(num_queries_, w, pool_.threads());
+    if (part.size() == 0) return;
+    worker.status = ConvertRows<T>(
+        view->Slice(part.begin, part.end), params_.compute_dtype, first_query_ + part.begin,
+        query_values_.data() + part.begin * dim_, dim_, worker.counts.convert);
+    for (int64_t i = part.begin; i < part.end; ++i) {
+      const T* values = query_values_.data() + i * dim_;
+      const double* wide = nullptr;
+      if constexpr (std::is_same_v<T, double>) {
+        wide = values;
+      } else {
+        std::copy(values, values + dim_, query_wide_.begin() + i * dim_);
+        wide = query_wide_.data() + i * dim_;
+      }
+      queries_[static_cast<size_t>(i)] = PrepareQuery<T>(values, wide, dim_);
+      const bool finite =
+          std::all_of(values, values + dim_, [](T value) { return std::isfinite(value); });
+      if (!finite) ++worker.counts.nonfinite_rows;
+    }
+  });
+  queries.Release();
+  for (Worker& worker : workers_) {
+    if (!worker.status.ok()) return worker.status;
+    report.nonfinite_query_rows += worker.counts.nonfinite_rows;
+    report.infs_made_in_queries += worker.counts.convert.infs_made;
+    worker.counts = {};
+  }
+  screen_->SetQueries(queries_);
+  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+    for (int64_t query = 0; query < num_queries_; ++query) {
+      query_bounds_[static_cast<size_t>(ListOf(query, split))] = {
+          -std::numeric_limits<float>::infinity(), screen_->ErrorFactor(query)};
+    }
+  }
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status BatchSearch<T>::SearchDocs(RowSource& docs, SearchReport& report) {
+  for (int64_t begin = 0; begin < docs.rows(); begin += plan_.doc_chunk) {
+    const absl::Status status =
+        SearchChunk(docs, begin, std::min(begin + plan_.doc_chunk, docs.rows()));
+    chunk_rows_.reset();
+    docs.Release();
+    if (!status.ok()) return status;
+  }
+  for (const Worker& worker : workers_) {
+    report.rescored_pairs += worker.rescored;
+    if (first_query_ > 0) continue;  // every pass sees the same docs
+    report.nonfinite_doc_rows += worker.counts.nonfinite_rows;
+    report.infs_made_in_docs += worker.counts.convert.infs_made;
+  }
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status BatchSearch<T>::SearchChunk(RowSource& docs, int64_t begin, int64_t end) {
+  auto rows = docs.Rows(begin, end);
+  if (!rows.ok()) return rows.status();
+  chunk_ = *rows;
+  chunk_begin_ = begin;
+  chunk_rows_ = std::make_unique<ChunkRows<T>>(chunk_, params_.compute_dtype);
+  for (int64_t first = 0; first < chunk_.rows; first += plan_.doc_block) {
+    const IndexRange block{first, std::min(first + plan_.doc_block, chunk_.rows)};
+    screen_->SetBlock(chunk_.Slice(block.begin, block.end));
+    pool_.Run([&](int worker) { PrepareBlock(block, worker); });
+    for (const Worker& worker : workers_) {
+      if (!worker.status.ok()) return worker.status;
+    }
+    pool_.Run([&](int worker) { ScreenBlock(block, worker); });
+    if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
+    const absl::Status unchanged = docs.CheckUnchanged();
+    if (!unchanged.ok()) return unchanged;
+    progress_.Report(num_queries_ * (begin + block.end), num_queries_ * docs.rows());
+  }
+  pool_.Run([&](int worker) { RescoreChunk(worker); });
+  if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
+  return absl::OkStatus();
+}
+
+template <typename T>
+void BatchSearch<T>::PrepareBlock(IndexRange block, int w) {
+  Worker& worker = workers_[static_cast<size_t>(w)];
+  const IndexRange part = PartOf(block.size(), w, pool_.threads());
+  worker.status =
+      screen_->PrepareDocs(part, chunk_begin_ + block.begin, block.begin, bounds_, worker.counts);
+}
+
+template <typename T>
+void BatchSearch<T>::ScreenBlock(IndexRange block, int w) {
+  const int64_t split = w / query_parts_;
+  if (split >= plan_.doc_splits) return;
+  Worker& worker = workers_[static_cast<size_t>(w)];
+  const IndexRange queries = PartOf(num_queries_, w % query_parts_, query_parts_);
+  const IndexRange docs = PartOf(block.size(), split, plan_.doc_splits);
+  for (int64_t d = docs.begin; d < docs.end; d += plan_.doc_tile) {
+    for (int64_t q = queries.begin; q < queries.end; q += plan_.query_tile) {
+      if (progress_.cancelled()) return;
+      ScreenTile({q, std::min(q + plan_.query_tile, queries.end)},
+                 {d, std::min(d + plan_.doc_tile, docs.end)}, block.begin, split, worker);
+    }
+  }
+}
+
+template <typename T>
+void BatchSearch<T>::ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin,
+                                int64_t split, Worker& worker) {
+  screen_->ScoreTile(queries, docs, worker.tile.data(), plan_.doc_tile);
+  for (int64_t query = queries.begin; query < queries.end; ++query) {
+    const float* scores = worker.tile.data() + (query - queries.begin) * plan_.doc_tile;
+    const int64_t list_index = ListOf(query, split);
+    CandidateList<T>& list = candidates_.list(list_index);
+    const int64_t first = block_begin + docs.begin;
+    int64_t done = 0;
+    while (true) {
+      const FilterResult result = FilterScores(
+          scores + done, docs.size() - done, query_bounds_[static_cast<size_t>(list_index)],
+          bounds_.At(first + done), static_cast<int32_t>(first + done), list.lower + list.size,
+          list.doc + list.size, candidates_.capacity() - list.size);
+      list.size += result.kept;
+      done += result.consumed;
+      if (done == docs.size()) break;
+      Thin(query, split, worker);
+    }
+  }
+}
+
+template <typename T>
+void BatchSearch<T>::RemoveSelf(int64_t query, CandidateList<T>& list) const {
+  if (!params_.exclude_self) return;
+  const int64_t self = first_query_ + query - chunk_begin_;
+  const auto end = list.doc + list.size;
+  const auto found = std::lower_bound(list.doc, end, self);
+  if (found == end || *found != self) return;
+  const int64_t at = found - list.doc;
+  std::copy(list.doc + at + 1, end, list.doc + at);
+  std::copy(list.lower + at + 1, list.lower + list.size, list.lower + at);
+  --list.size;
+}
+
+template <typename T>
+void BatchSearch<T>::RaiseThreshold(int64_t query, int64_t split, float threshold) {
+  float& current = query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold;
+  current = std::max(current, threshold);
+}
+
+template <typename T>
+void BatchSearch<T>::DropBelowThreshold(int64_t query, int64_t split,
+                                        CandidateList<T>& list) const {
+  const QueryBounds& bounds = query_bounds_[static_cast<size_t>(ListOf(query, split))];
+  const double threshold = static_cast<double>(bounds.threshold);
+  int64_t kept = 0;
+  for (int64_t i = 0; i < list.size; ++i) {
+    const size_t doc = static_cast<size_t>(list.doc[i]);
+    // The lower bound plus the width of the interval. Infinite offsets make a NaN, which is kept.
+    const double upper =
+        static_cast<double>(list.lower[i]) +
+        (static_cast<double>(bounds_.upper_offset[doc]) -
+         static_cast<double>(bounds_.lower_offset[doc])) +
+        2 * static_cast<double>(bounds.error_factor) * static_cast<double>(bounds_.norm[doc]);
+    list.lower[kept] = list.lower[i];
+    list.doc[kept] = list.doc[i];
+    kept += upper < threshold ? 0 : 1;
+  }
+  list.size = kept;
+}
+
+template <typename T>
+void BatchSearch<T>::Thin(int64_t query, int64_t split, Worker& worker) {
+  CandidateList<T>& list = candidates_.list(ListOf(query, split));
+  RemoveSelf(query, list);
+  if (list.size >= params_.k) {
+    const float lower =
+        KthLargest({list.lower, static_cast<size_t>(list.size)}, params_.k, worker.select_scratch);
+    RaiseThreshold(query, split, screen_->ThresholdFor(query, screen_->CertainScore(query, lower)));
+  }
+  DropBelowThreshold(query, split, list);
+  const int64_t least_room = std::max<int64_t>(1, candidates_.capacity() / 4);
+  if (list.size > candidates_.capacity() - least_room) RescoreNow(query, split, worker);
+}
+
+template <typename T>
+T BatchSearch<T>::Score(int64_t query, int32_t doc, Worker& worker) const {
+  const T* row = chunk_rows_->Row(doc, worker.row_scratch);
+  const double norm = static_cast<double>(bounds_.norm[static_cast<size_t>(doc)]);
+  return RoundedScore<T>(params_.metric, queries_[static_cast<size_t>(query)], row, norm, dim_);
+}
+
+template <typename T>
+void BatchSearch<T>::TakeScored(CandidateList<T>& list, std::vector<Ranked<T>>& found) const {
+  for (int64_t i = 0; i < list.size; ++i) {
+    found.push_back({list.key[i], chunk_begin_ + list.doc[i]});
+  }
+  list.size = 0;
+}
+
+template <typename T>
+void BatchSearch<T>::RescoreNow(int64_t query, int64_t split, Worker& worker) {
+  CandidateList<T>& list = candidates_.list(ListOf(query, split));
+  for (int64_t i = 0; i < list.size; ++i) {
+    list.key[i] = KeyOfScore(Score(query, list.doc[i], worker));
+  }
+  worker.rescored += list.size;
+  worker.found.clear();
+  TakeScored(list, worker.found);
+  ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
+  const std::lock_guard lock(exact_mutexes_[static_cast<size_t>(query) % exact_mutexes_.size()]);
+  exact.Merge(worker.found);
+  if (exact.full()) {
+    RaiseThreshold(query, split, screen_->ThresholdFor(query, exact.kth_score()));
+  }
+}
+
+template <typename T>
+void BatchSearch<T>::RescoreChunk(int w) {
+  Worker& worker = workers_[static_cast<size_t>(w)];
+  const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
+  const int64_t splits = plan_.doc_splits;
+  // The last threshold that the screen alone can prove, from all splits of a query.
+  std::vector<float> lowers;
+  for (int64_t query = queries.begin; query < queries.end; ++query) {
+    lowers.clear();
+    float threshold = -std::numeric_limits<float>::infinity();
+    for (int64_t split = 0; split < splits; ++split) {
+      CandidateList<T>& list = candidates_.list(ListOf(query, split));
+      RemoveSelf(query, list);
+      lowers.insert(lowers.end(), list.lower, list.lower + list.size);
+      threshold =
+          std::max(threshold, query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold);
+    }
+    if (static_cast<int64_t>(lowers.size()) >= params_.k) {
+      const float lower = KthLargest(lowers, params_.k, worker.select_scratch);
+      threshold =
+          std::max(threshold, screen_->ThresholdFor(query, screen_->CertainScore(query, lower)));
+    }
+    for (int64_t split = 0; split < splits; ++split) {
+      RaiseThreshold(query, split, threshold);
+      DropBelowThreshold(query, split, candidates_.list(ListOf(query, split)));
+    }
+  }
+  // Window by window of docs, so that a row is fetched once for all of this thread's queries.
+  std::vector<int64_t> next(static_cast<size_t>(queries.size() * splits), 0);
+  const int64_t window =
+      std::max<int64_t>(1, kRescoreWindowBytes / (dim_ * ItemSize(chunk_.dtype)));
+  for (int64_t begin = 0; begin < chunk_.rows; begin += window) {
+    if (progress_.cancelled()) return;
+    for (int64_t i = 0; i < queries.size() * splits; ++i) {
+      const int64_t query = queries.begin + i / splits;
+      CandidateList<T>& list = candidates_.list(ListOf(query, i % splits));
+      int64_t& at = next[static_cast<size_t>(i)];
+      for (; at < list.size && list.doc[at] < begin + window; ++at) {
+        list.key[at] = KeyOfScore(Score(query, list.doc[at], worker));
+      }
+    }
+  }
+  for (int64_t query = queries.begin; query < queries.end; ++query) {
+    worker.found.clear();
+    for (int64_t split = 0; split < splits; ++split) {
+      CandidateList<T>& list = candidates_.list(ListOf(query, split));
+      worker.rescored += list.size;
+      TakeScored(list, worker.found);
+    }
+    ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
+    exact.Merge(worker.found);
+    if (!exact.full()) continue;
+    const float threshold = screen_->ThresholdFor(query, exact.kth_score());
+    for (int64_t split = 0; split < splits; ++split) RaiseThreshold(query, split, threshold);
+  }
+}
+
+template <typename T>
+void BatchSearch<T>::Finish(const TopKView& out, SearchReport& report) {
+  for (int64_t query = 0; query < num_queries_; ++query) {
+    const bool tied = exact_[static_cast<size_t>(query)].Finish(
+        static_cast<T*>(out.scores) + query * params_.k, out.indices + query * params_.k);
+    report.queries_with_tie_at_k += tied ? 1 : 0;
+  }
+}
+
+template class BatchSearch<float>;
+template class BatchSearch<double>;
+
+}  // namespace tiny_knn

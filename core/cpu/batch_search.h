@@ -1,0 +1,98 @@
+// One batch of queries against all docs: screen, select, rescore. The CPU engine's inner loop.
+//
+//   for each chunk of docs resident in memory
+//     for each block of the chunk that fits the shared cache
+//       Prepare   convert docs, norms and bounds                    threads share the block's docs
+//       Screen    GEMM tiles, keep what may reach the top k         threads own queries (and a
+//       split)
+//     Rescore     survivors only, correctly rounded; merge          threads own queries
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/cpu/candidates.h"
+#include "core/cpu/rescore.h"
+#include "core/cpu/screen.h"
+#include "core/cpu/thread_pool.h"
+#include "core/io/row_source.h"
+#include "core/search/planner.h"
+#include "core/search/search.h"
+
+namespace tiny_knn {
+
+// Thread-compatible; used for one batch. `T` is the working type.
+template <typename T>
+class BatchSearch {
+ public:
+  // All references outlive this. Queries are rows [first_query, first_query + num_queries).
+  BatchSearch(ThreadPool& pool, const SearchParams& params, const SearchPlan& plan,
+              int64_t first_query, int64_t num_queries, int64_t dim, Progress& progress);
+
+  absl::Status LoadQueries(RowSource& queries, SearchReport& report);
+  absl::Status SearchDocs(RowSource& docs, SearchReport& report);
+  void Finish(const TopKView& out, SearchReport& report);
+
+ private:
+  // What one thread needs for itself.
+  struct Worker {
+    std::vector<float> tile;  // [query_tile, doc_tile] scores
+    std::vector<float> select_scratch;
+    std::vector<T> row_scratch;
+    std::vector<Ranked<T>> found;
+    PrepareCounts counts;
+    absl::Status status;
+    int64_t rescored = 0;
+  };
+
+  absl::Status SearchChunk(RowSource& docs, int64_t begin, int64_t end);
+  void PrepareBlock(IndexRange block, int worker);
+  void ScreenBlock(IndexRange block, int worker);
+  void ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin, int64_t split,
+                  Worker& worker);
+  void RescoreChunk(int worker);
+
+  // Raises the query's threshold by what its candidates prove, drops those below it, and rescores
+  // all that are left if that makes too little room.
+  void Thin(int64_t query, int64_t split, Worker& worker);
+  void RemoveSelf(int64_t query, CandidateList<T>& list) const;
+  void DropBelowThreshold(int64_t query, int64_t split, CandidateList<T>& list) const;
+  void RaiseThreshold(int64_t query, int64_t split, float threshold);
+  void RescoreNow(int64_t query, int64_t split, Worker& worker);
+  T Score(int64_t query, int32_t doc, Worker& worker) const;
+  // Moves scored candidates of a list to `found` and empties it.
+  void TakeScored(CandidateList<T>& list, std::vector<Ranked<T>>& found) const;
+
+  int64_t ListOf(int64_t query, int64_t split) const { return split * num_queries_ + query; }
+
+  ThreadPool& pool_;
+  const SearchParams& params_;
+  const SearchPlan& plan_;
+  Progress& progress_;
+  const int64_t first_query_;
+  const int64_t num_queries_;
+  const int64_t dim_;
+  const int64_t query_parts_;  // threads that screen different queries
+
+  std::vector<T> query_values_;     // [num_queries, dim]
+  std::vector<double> query_wide_;  // the same in double, unless T is double
+  std::vector<PreparedQuery<T>> queries_;
+  std::unique_ptr<Screen<T>> screen_;
+  DocBoundArrays bounds_;                  // of the chunk
+  CandidateArena<T> candidates_;           // list ListOf(query, split)
+  std::vector<QueryBounds> query_bounds_;  // the same index; each thread writes its own
+  std::vector<ExactTop<T>> exact_;
+  // A query that several threads screen may be rescored by two at once; stripes of locks.
+  std::array<std::mutex, 64> exact_mutexes_;
+  std::vector<Worker> workers_;
+
+  MatrixView chunk_;
+  int64_t chunk_begin_ = 0;  // index of the chunk's first doc
+  std::unique_ptr<ChunkRows<T>> chunk_rows_;
+};
+
+}  // namespace tiny_knn

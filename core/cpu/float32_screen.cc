@@ -1,0 +1,257 @@
+#include "core/cpu/float32_screen.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/cpu/gemm.h"
+#include "core/matrix/convert.h"
+#include "core/search/row_kernels.h"
+
+namespace tiny_knn {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
+
+// Rows of this norm or more could overflow a float32 sum.
+constexpr double kNormLimit = 0x1p63;
+// Squared norms of doubles in this range are known to full relative accuracy.
+constexpr double kLeastSquaredNorm = 0x1p-900;
+constexpr double kGreatestSquaredNorm = 0x1p900;
+// Slack for evaluating the comparison itself in float32: at most three roundings of terms whose
+// magnitudes sum to a few times |q||d|.
+constexpr double kEvaluationSlack = 0x1p-21;
+// Rounding both rows to float32 (doubles, and unit rows for cosine): twice 2^-24, doubled.
+constexpr double kConversionSlack = 0x1p-22;
+// Flushed or rounded subnormals, per the bound above.
+constexpr double kUnderflow = 0x1p-125;
+
+// The greatest float not above x, the least not below it.
+float RoundDown(double x) {
+  const float nearest = static_cast<float>(x);
+  return static_cast<double>(nearest) > x ? std::nextafter(nearest, -kFloatInfinity) : nearest;
+}
+float RoundUp(double x) { return -RoundDown(-x); }
+
+double Gamma(int64_t dim) {
+  const double roundings = static_cast<double>(dim + 8) * 0x1p-24;
+  // Beyond about four million dims float32 says too little: everything is kept.
+  return roundings < 0.25 ? roundings / (1 - roundings) * 1.001 : kInfinity;
+}
+
+template <typename T>
+bool AllFinite(const T* row, int64_t dim) {
+  return std::all_of(row, row + dim, [](T value) { return std::isfinite(value); });
+}
+
+// A sum of squares of floats is finite if and only if the row is; doubles may overflow it.
+template <typename T>
+bool IsFiniteRow(const T* row, int64_t dim, double squared_norm) {
+  if (std::isfinite(squared_norm)) return true;
+  if constexpr (std::is_same_v<T, float>) return false;
+  return AllFinite(row, dim);
+}
+
+template <typename T>
+bool HasAccurateNorm(double squared_norm) {
+  return std::is_same_v<T, float> ||
+         (squared_norm > kLeastSquaredNorm && squared_norm < kGreatestSquaredNorm);
+}
+
+// The row divided by its norm in float32; a zero row stays zero.
+template <typename T>
+void UnitRow(const T* row, double squared_norm, int64_t dim, float* out) {
+  const double norm = std::sqrt(squared_norm);
+  ScaleRow(row, norm == 0 ? 0.0 : 1 / norm, dim, out);
+}
+
+}  // namespace
+
+template <typename T>
+Float32Screen<T>::Float32Screen(const SearchParams& params, int64_t dim, int64_t max_block)
+    : params_(params), dim_(dim), gamma_(Gamma(dim)), max_block_(max_block) {}
+
+template <typename T>
+void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
+  const double root = std::sqrt(static_cast<double>(dim_)) * (1 + 0x1p-50);
+  const double n = static_cast<double>(dim_);
+  queries_.resize(queries.size() * static_cast<size_t>(dim_));
+  query_scalars_.assign(queries.size(), {});
+  for (size_t i = 0; i < queries.size(); ++i) {
+    const PreparedQuery<T>& query = queries[i];
+    QueryScalars& scalars = query_scalars_[i];
+    float* row = queries_.data() + static_cast<int64_t>(i) * dim_;
+    const bool finite = IsFiniteRow(query.values, dim_, query.squared_norm);
+    bool screened = finite;
+    double factor = 0;
+    if (params_.metric == Metric::kCosine) {
+      screened = finite && HasAccurateNorm<T>(query.squared_norm);
+      UnitRow(query.values, screened ? query.squared_norm : 0, dim_, row);
+      factor = gamma_ * (1 + 0x1p-10) + 2 * kEvaluationSlack + n * 0x1p-50;
+      scalars.absolute_error = kUnderflow * (3 * root + n);
+    } else {
+      ScaleRow(query.values, 1, dim_, row);
+      screened = finite && query.norm < kNormLimit;
+      const double conversion = std::is_same_v<T, double> ? kConversionSlack : 0;
+      factor =
+          (gamma_ * (1 + 0x1p-10) + kEvaluationSlack + conversion) * query.norm + kUnderflow * root;
+      scalars.absolute_error = kUnderflow * (root * query.norm + n);
+      scalars.squared_norm = query.squared_norm;
+      scalars.squared_norm_error = (n + 8) * 0x1p-52 * query.squared_norm + n * 0x1p-1060;
+    }
+    scalars.error_factor = screened ? RoundUp(factor) : kFloatInfinity;
+  }
+}
+
+template <typename T>
+void Float32Screen<T>::SetBlock(const MatrixView& rows) {
+  block_ = rows;
+  in_place_ = std::is_same_v<T, float> && params_.metric != Metric::kCosine &&
+              IsIdentityConversion(rows.dtype, params_.compute_dtype) &&
+              reinterpret_cast<uintptr_t>(rows.data) % alignof(float) == 0 &&
+              rows.row_stride_bytes % static_cast<int64_t>(sizeof(float)) == 0 &&
+              rows.row_stride_bytes >= rows.dim * static_cast<int64_t>(sizeof(float));
+  if (in_place_) {
+    screen_rows_ = static_cast<const float*>(rows.data);
+    screen_stride_ = rows.row_stride_bytes / static_cast<int64_t>(sizeof(float));
+    return;
+  }
+  block_rows_.resize(static_cast<size_t>(max_block_ * dim_));
+  screen_rows_ = block_rows_.data();
+  screen_stride_ = dim_;
+}
+
+template <typename T>
+void Float32Screen<T>::SetBounds(double squared_norm, bool finite, int64_t doc,
+                                 DocBoundArrays& bounds) const {
+  const size_t i = static_cast<size_t>(doc);
+  bounds.upper_offset[i] = 0;
+  bounds.lower_offset[i] = 0;
+  bool screened = finite;
+  if (params_.metric == Metric::kCosine) {
+    screened = finite && HasAccurateNorm<T>(squared_norm);
+    bounds.norm[i] = 1;
+  } else {
+    const double norm = NormUpperBound(squared_norm, dim_);
+    screened = finite && norm < kNormLimit;
+    bounds.norm[i] = finite ? RoundUp(norm) : kFloatInfinity;
+  }
+  if (!screened) {
+    bounds.upper_offset[i] = kFloatInfinity;
+    bounds.lower_offset[i] = -kFloatInfinity;
+  } else if (params_.metric == Metric::kL2) {
+    const double half = squared_norm / 2;
+    const double error =
+        (2 * kEvaluationSlack + static_cast<double>(dim_ + 8) * 0x1p-52) * half + 0x1p-140;
+    bounds.upper_offset[i] = RoundUp(-half + error);
+    bounds.lower_offset[i] = RoundDown(-half - error);
+  }
+}
+
+template <typename T>
+absl::Status Float32Screen<T>::PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
+                                           DocBoundArrays& bounds, PrepareCounts& counts) {
+  std::vector<double> wide_row;
+  if constexpr (std::is_same_v<T, double>) wide_row.resize(static_cast<size_t>(dim_));
+  for (int64_t doc = docs.begin; doc < docs.end; ++doc) {
+    const T* row = nullptr;
+    float* screen_row = in_place_ ? nullptr : block_rows_.data() + doc * dim_;
+    if constexpr (std::is_same_v<T, double>) {
+      row = wide_row.data();
+      const absl::Status converted =
+          ConvertRows<double>(block_.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc,
+                              wide_row.data(), dim_, counts.convert);
+      if (!converted.ok()) return converted;
+    } else if (in_place_) {
+      row = screen_rows_ + doc * screen_stride_;
+    } else {
+      row = screen_row;
+      const absl::Status converted =
+          ConvertRows<float>(block_.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc,
+                             screen_row, dim_, counts.convert);
+      if (!converted.ok()) return converted;
+    }
+    const double squared_norm = SquaredNorm(row, dim_);
+    const bool finite = IsFiniteRow(row, dim_, squared_norm);
+    if (!finite) ++counts.nonfinite_rows;
+    SetBounds(squared_norm, finite, chunk_offset + doc, bounds);
+    if (params_.metric == Metric::kCosine) {
+      const bool accurate = finite && HasAccurateNorm<T>(squared_norm);
+      UnitRow(row, accurate ? squared_norm : 0, dim_, screen_row);
+    } else if constexpr (std::is_same_v<T, double>) {
+      ScaleRow(row, 1, dim_, screen_row);
+    }
+  }
+  return absl::OkStatus();
+}
+
+template <typename T>
+void Float32Screen<T>::ScoreTile(IndexRange queries, IndexRange docs, float* scores,
+                                 int64_t stride) const {
+  MultiplyByTransposed(queries_.data() + queries.begin * dim_, dim_, queries.size(),
+                       screen_rows_ + docs.begin * screen_stride_, screen_stride_, docs.size(),
+                       dim_, scores, stride);
+}
+
+template <typename T>
+float Float32Screen<T>::ErrorFactor(int64_t query) const {
+  return query_scalars_[static_cast<size_t>(query)].error_factor;
+}
+
+template <typename T>
+float Float32Screen<T>::ThresholdFor(int64_t query, T score) const {
+  const QueryScalars& scalars = query_scalars_[static_cast<size_t>(query)];
+  if (!(score > -std::numeric_limits<T>::infinity()) || std::isinf(scalars.error_factor)) {
+    return -kFloatInfinity;
+  }
+  // A real that is at most the next score down rounds to less than `score`: no tie is lost.
+  double least = static_cast<double>(std::nextafter(score, -std::numeric_limits<T>::infinity()));
+  if (params_.metric == Metric::kL2) {
+    const double rounding = 0x1p-50 * (std::abs(least) + scalars.squared_norm);
+    least = (least + scalars.squared_norm - scalars.squared_norm_error - rounding) / 2;
+  }
+  return RoundDown(least - kEvaluationSlack * std::abs(least) - scalars.absolute_error - 0x1p-140);
+}
+
+template <typename T>
+T Float32Screen<T>::CertainScore(int64_t query, float lower) const {
+  const QueryScalars& scalars = query_scalars_[static_cast<size_t>(query)];
+  double certain = static_cast<double>(lower) - scalars.absolute_error;
+  certain -= 0x1p-50 * std::abs(certain);
+  if (params_.metric == Metric::kL2) {
+    const double rounding = 0x1p-50 * (2 * std::abs(certain) + scalars.squared_norm);
+    certain = 2 * certain - scalars.squared_norm - scalars.squared_norm_error - rounding;
+  }
+  if (!(certain > -kInfinity)) return -std::numeric_limits<T>::infinity();
+  if constexpr (std::is_same_v<T, double>) {
+    return certain;
+  } else {
+    return RoundDown(certain);
+  }
+}
+
+template class Float32Screen<float>;
+template class Float32Screen<double>;
+
+template <typename T>
+std::unique_ptr<Screen<T>> MakeScreen(const SearchParams& params, const SearchPlan& plan,
+                                      int64_t dim) {
+  switch (plan.screen) {
+    case ScreenKind::kFloat32Gemm:
+      break;
+  }
+  return std::make_unique<Float32Screen<T>>(params, dim, plan.doc_block);
+}
+
+template std::unique_ptr<Screen<float>> MakeScreen<float>(const SearchParams&, const SearchPlan&,
+                                                          int64_t);
+template std::unique_ptr<Screen<double>> MakeScreen<double>(const SearchParams&, const SearchPlan&,
+                                                            int64_t);
+
+}  // namespace tiny_knn

@@ -1,0 +1,55 @@
+// The float32 GEMM screen. Its bound, for rows of n floats with |q|, |d| < 2^63:
+//   |s - q.d| <= gamma |q||d| + 2^-125 (sqrt(n) (|q| + |d|) + n),  gamma = (n+8) u / (1 - (n+8)
+//   u) 1.001,
+// u = 2^-24, for any order of summation, fused or not, subnormals flushed or not.
+// docs/exactness.md has the derivation, and where each constant below comes from.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/cpu/screen.h"
+
+namespace tiny_knn {
+
+template <typename T>
+class Float32Screen : public Screen<T> {
+ public:
+  // Holds float32 copies of up to `max_block` docs where they are not float32 already.
+  Float32Screen(const SearchParams& params, int64_t dim, int64_t max_block);
+
+  void SetQueries(std::span<const PreparedQuery<T>> queries) override;
+  void SetBlock(const MatrixView& rows) override;
+  absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
+                           DocBoundArrays& bounds, PrepareCounts& counts) override;
+  void ScoreTile(IndexRange queries, IndexRange docs, float* scores, int64_t stride) const override;
+  float ErrorFactor(int64_t query) const override;
+  float ThresholdFor(int64_t query, T score) const override;
+  T CertainScore(int64_t query, float lower) const override;
+
+ private:
+  struct QueryScalars {
+    float error_factor = 0;
+    double absolute_error = 0;      // what error_factor * norm does not cover
+    double squared_norm = 0;        // l2 only
+    double squared_norm_error = 0;  // bound on the error of squared_norm
+  };
+
+  void SetBounds(double squared_norm, bool finite, int64_t doc, DocBoundArrays& bounds) const;
+
+  const SearchParams params_;
+  const int64_t dim_;
+  const double gamma_;
+  std::vector<float> queries_;  // [num_queries, dim]
+  std::vector<QueryScalars> query_scalars_;
+  MatrixView block_;
+  bool in_place_ = false;               // the block's rows are float32 as they lie
+  std::vector<float> block_rows_;       // [max_block, dim], unused while in_place_
+  const float* screen_rows_ = nullptr;  // [block rows, screen_stride_]
+  int64_t screen_stride_ = 0;
+  const int64_t max_block_;
+};
+
+}  // namespace tiny_knn

@@ -1,0 +1,91 @@
+// Screening: approximate scores at the machine's cheapest rate, each with a proved error bound.
+//
+// A screen works in units of its own, G, monotone in the score for a given query:
+//   ip      G = q.d                    score = G
+//   cosine  G = q.d / (|q| |d|)        score = G
+//   l2      G = q.d - |d|^2 / 2        score = 2 G - |q|^2
+// and gives for each pair an approximation s of q.d (of unit rows for cosine) with
+//   s + lower_offset - error_factor * norm  <=  G  <=  s + upper_offset + error_factor * norm
+// up to an absolute term that ThresholdFor and CertainScore add. docs/exactness.md derives the
+// numbers; core/cpu/screen_kernels.h evaluates them. Other arithmetic (int8) is another subclass.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/cpu/screen_kernels.h"
+#include "core/cpu/thread_pool.h"
+#include "core/matrix/convert.h"
+#include "core/matrix/matrix_view.h"
+#include "core/search/planner.h"
+#include "core/search/rounded_score.h"
+#include "core/search/search.h"
+
+namespace tiny_knn {
+
+// Per-doc numbers of a chunk, [capacity] each.
+struct DocBoundArrays {
+  explicit DocBoundArrays(int64_t capacity)
+      : norm(static_cast<size_t>(capacity)),
+        upper_offset(static_cast<size_t>(capacity)),
+        lower_offset(static_cast<size_t>(capacity)) {}
+
+  DocBounds At(int64_t doc) const {
+    return {norm.data() + doc, upper_offset.data() + doc, lower_offset.data() + doc};
+  }
+
+  std::vector<float> norm;  // upper bound on the row's norm where the metric needs it
+  std::vector<float> upper_offset;
+  std::vector<float> lower_offset;
+};
+
+// What preparing docs noticed.
+struct PrepareCounts {
+  int64_t nonfinite_rows = 0;
+  ConvertCounts convert;
+};
+
+// `T` is the working type: float, or double for compute dtype float64. Methods that say so may run
+// on several threads at once; the others are called from one thread between them.
+template <typename T>
+class Screen {
+ public:
+  virtual ~Screen() = default;
+
+  // Takes a batch of queries, [num_queries, dim]. They must outlive their use.
+  virtual void SetQueries(std::span<const PreparedQuery<T>> queries) = 0;
+
+  // Starts a block of docs: rows of the file's dtype, valid until the next block.
+  virtual void SetBlock(const MatrixView& rows) = 0;
+
+  // Prepares docs `docs` of the block: converts where needed, fills the bounds of those docs at
+  // `bounds` + `chunk_offset` + doc. `first_row` is the block's first doc in the file, for
+  // messages. Any thread, disjoint docs.
+  virtual absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
+                                   DocBoundArrays& bounds, PrepareCounts& counts) = 0;
+
+  // scores[i * stride + j] ~ query queries.begin + i, doc docs.begin + j of the block. Any thread.
+  virtual void ScoreTile(IndexRange queries, IndexRange docs, float* scores,
+                         int64_t stride) const = 0;
+
+  // Any thread.
+  virtual float ErrorFactor(int64_t query) const = 0;
+
+  // The threshold in G below which no upper bound can belong to a doc whose score ranks at or above
+  // `score`, a correctly rounded score; ties are kept. -inf when nothing may be dropped. Any
+  // thread.
+  virtual float ThresholdFor(int64_t query, T score) const = 0;
+
+  // A score that every doc with at least this lower bound certainly reaches. Any thread.
+  virtual T CertainScore(int64_t query, float lower) const = 0;
+};
+
+// The screen that the plan asks for.
+template <typename T>
+std::unique_ptr<Screen<T>> MakeScreen(const SearchParams& params, const SearchPlan& plan,
+                                      int64_t dim);
+
+}  // namespace tiny_knn

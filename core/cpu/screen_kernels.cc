@@ -1,0 +1,118 @@
+#include "core/cpu/screen_kernels.h"
+
+#include <limits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/cpu/screen_kernels.cc"
+#include "hwy/foreach_target.h"
+// After foreach_target.h.
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tiny_knn::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using Floats = hn::ScalableTag<float>;
+using Ints = hn::RebindToSigned<Floats>;
+using FloatVec = hn::Vec<Floats>;
+using FloatMask = hn::Mask<Floats>;
+
+// Scores of one query against a tile, with what the comparison needs.
+struct Row {
+  const float* HWY_RESTRICT scores;
+  const float* HWY_RESTRICT norm;
+  const float* HWY_RESTRICT upper_offset;
+  const float* HWY_RESTRICT lower_offset;
+  FloatVec threshold;
+  FloatVec error_factor;
+};
+
+HWY_INLINE FloatMask Survives(const Row& row, int64_t j) {
+  const Floats tag;
+  const FloatVec bound =
+      hn::Sub(hn::NegMulAdd(row.error_factor, hn::LoadU(tag, row.norm + j), row.threshold),
+              hn::LoadU(tag, row.upper_offset + j));
+  // Not "score >= bound": a NaN on either side must survive.
+  return hn::Not(hn::Lt(hn::LoadU(tag, row.scores + j), bound));
+}
+
+HWY_INLINE size_t Keep(const Row& row, int64_t j, FloatMask mask, int32_t first_doc,
+                       float* HWY_RESTRICT lower, int32_t* HWY_RESTRICT doc) {
+  const Floats tag;
+  const Ints int_tag;
+  const FloatVec offset = hn::NegMulAdd(row.error_factor, hn::LoadU(tag, row.norm + j),
+                                        hn::LoadU(tag, row.lower_offset + j));
+  const FloatVec sum = hn::Add(hn::LoadU(tag, row.scores + j), offset);
+  const FloatVec bound =
+      hn::IfThenElse(hn::Eq(sum, sum), sum, hn::Set(tag, -std::numeric_limits<float>::infinity()));
+  hn::CompressStore(bound, mask, tag, lower);
+  return hn::CompressStore(hn::Iota(int_tag, first_doc + static_cast<int32_t>(j)),
+                           hn::RebindMask(int_tag, mask), int_tag, doc);
+}
+
+FilterResult FilterScoresImpl(const float* scores, int64_t n, const QueryBounds& query,
+                              const DocBounds& docs, int32_t first_doc, float* HWY_RESTRICT lower,
+                              int32_t* HWY_RESTRICT doc, int64_t room) {
+  const Floats tag;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(tag));
+  const Row row{scores,
+                docs.norm,
+                docs.upper_offset,
+                docs.lower_offset,
+                hn::Set(tag, query.threshold),
+                hn::Set(tag, query.error_factor)};
+  int64_t kept = 0;
+  int64_t j = 0;
+  // Four vectors at a time: nearly always none survives, and one branch says so.
+  for (; j + 4 * lanes <= n && kept + 4 * lanes <= room; j += 4 * lanes) {
+    const FloatMask mask0 = Survives(row, j);
+    const FloatMask mask1 = Survives(row, j + lanes);
+    const FloatMask mask2 = Survives(row, j + 2 * lanes);
+    const FloatMask mask3 = Survives(row, j + 3 * lanes);
+    if (HWY_LIKELY(hn::AllFalse(tag, hn::Or(hn::Or(mask0, mask1), hn::Or(mask2, mask3))))) continue;
+    kept += static_cast<int64_t>(Keep(row, j, mask0, first_doc, lower + kept, doc + kept));
+    kept += static_cast<int64_t>(Keep(row, j + lanes, mask1, first_doc, lower + kept, doc + kept));
+    kept +=
+        static_cast<int64_t>(Keep(row, j + 2 * lanes, mask2, first_doc, lower + kept, doc + kept));
+    kept +=
+        static_cast<int64_t>(Keep(row, j + 3 * lanes, mask3, first_doc, lower + kept, doc + kept));
+  }
+  for (; j < n && kept < room; ++j) {
+    const float bound =
+        (query.threshold - query.error_factor * docs.norm[j]) - docs.upper_offset[j];
+    if (scores[j] < bound) continue;
+    const float sum = scores[j] + (docs.lower_offset[j] - query.error_factor * docs.norm[j]);
+    lower[kept] = sum == sum ? sum : -std::numeric_limits<float>::infinity();
+    doc[kept] = first_doc + static_cast<int32_t>(j);
+    ++kept;
+  }
+  return {j, kept};
+}
+
+}  // namespace tiny_knn::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tiny_knn {
+
+HWY_EXPORT(FilterScoresImpl);
+
+FilterResult FilterScores(const float* scores, int64_t n, const QueryBounds& query,
+                          const DocBounds& docs, int32_t first_doc, float* lower, int32_t* doc,
+                          int64_t room) {
+  return HWY_DYNAMIC_DISPATCH(FilterScoresImpl)(scores, n, query, docs, first_doc, lower, doc,
+                                                room);
+}
+
+void ScaleRow(const float* values, double factor, int64_t dim, float* out) {
+  for (int64_t j = 0; j < dim; ++j) {
+    out[j] = static_cast<float>(static_cast<double>(values[j]) * factor);
+  }
+}
+
+void ScaleRow(const double* values, double factor, int64_t dim, float* out) {
+  for (int64_t j = 0; j < dim; ++j) out[j] = static_cast<float>(values[j] * factor);
+}
+
+}  // namespace tiny_knn
+#endif  // HWY_ONCE

@@ -1,0 +1,42 @@
+// The vector loop that compares a row of approximate scores with a query's threshold and keeps what
+// may still matter. Every instruction set through Highway's dynamic dispatch. Thread-safe.
+#pragma once
+
+#include <cstdint>
+
+namespace tiny_knn {
+
+// Per-doc numbers of the screen, for docs [0, n) of a tile. A doc that bypasses the screen has
+// upper_offset = +inf and lower_offset = -inf.
+struct DocBounds {
+  const float* norm;
+  const float* upper_offset;
+  const float* lower_offset;
+};
+
+// Per-query numbers of the screen.
+struct QueryBounds {
+  float threshold = 0;     // an upper bound below it cannot reach the query's top k
+  float error_factor = 0;  // the screen's error is at most error_factor * norm + offsets
+};
+
+struct FilterResult {
+  int64_t consumed;  // scores looked at; less than n when `room` ran out
+  int64_t kept;      // entries written
+};
+
+// Keeps score j unless  score < (threshold - error_factor * norm[j]) - upper_offset[j] , an
+// unordered comparison keeping it (so that NaN survives). For each kept score writes
+//   lower = score + (lower_offset[j] - error_factor * norm[j])   (-inf where that is NaN)
+//   doc   = first_doc + j
+// in order. Writes at most `room` entries, and may overwrite up to CandidateList::kPadding beyond
+// them.
+FilterResult FilterScores(const float* scores, int64_t n, const QueryBounds& query,
+                          const DocBounds& docs, int32_t first_doc, float* lower, int32_t* doc,
+                          int64_t room);
+
+// out[j] = float32(values[j] * factor), rounded once per operation. For rows of unit length.
+void ScaleRow(const float* values, double factor, int64_t dim, float* out);
+void ScaleRow(const double* values, double factor, int64_t dim, float* out);
+
+}  // namespace tiny_knn
