@@ -1,0 +1,176 @@
+// The engine's own smoke test against the oracle; the whole conformance list is in //tests.
+#include "core/cpu/cpu_engine.h"
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/io/row_source.h"
+#include "core/search/engine.h"
+#include "core/search/planner.h"
+#include "core/search/reference_search.h"
+#include "core/search/search.h"
+#include "gtest/gtest.h"
+
+namespace tiny_knn {
+namespace {
+
+// Keeps what an engine hands out.
+struct Results : TopKSink {
+  explicit Results(const SearchParams& params, int64_t num_queries)
+      : k(params.k),
+        score_dtype(WorkingDType(params.compute_dtype)),
+        scores(static_cast<size_t>(num_queries * k * ItemSize(score_dtype))),
+        indices(static_cast<size_t>(num_queries * k), -1) {}
+
+  absl::Status Take(int64_t first_query, const TopKView& rows) override {
+    const int64_t item = ItemSize(score_dtype);
+    std::memcpy(scores.data() + first_query * k * item, rows.scores,
+                static_cast<size_t>(rows.num_queries * k * item));
+    std::copy(rows.indices, rows.indices + rows.num_queries * k, indices.begin() + first_query * k);
+    return absl::OkStatus();
+  }
+
+  int64_t k;
+  DType score_dtype;
+  std::vector<char> scores;
+  std::vector<int64_t> indices;
+};
+
+struct Problem {
+  int64_t num_queries = 17;
+  int64_t num_docs = 3000;
+  int64_t dim = 65;
+  SearchParams params{.k = 10};
+};
+
+class CpuEngineTest : public testing::Test {
+ protected:
+  // Gaussian rows; with `ties`, of few small integers.
+  void Make(const Problem& problem, bool ties) {
+    problem_ = problem;
+    std::mt19937_64 random(3);
+    std::normal_distribution<float> normal;
+    for (const auto& [rows, values] :
+         {std::pair{problem.num_queries, &query_values_}, {problem.num_docs, &doc_values_}}) {
+      values->resize(static_cast<size_t>(rows * problem.dim));
+      for (float& value : *values) {
+        value = ties ? static_cast<float>(random() % 3) : normal(random);
+      }
+    }
+    queries_ = Source("queries", query_values_, problem.num_queries);
+    docs_ = Source("docs", doc_values_, problem.num_docs);
+  }
+
+  std::unique_ptr<RowSource> Source(std::string name, const std::vector<float>& values,
+                                    int64_t rows) const {
+    return MakeMemoryRowSource(std::move(name), {values.data(), DType::kFloat32, rows, problem_.dim,
+                                                 problem_.dim * int64_t{sizeof(float)}});
+  }
+
+  SearchPlan Plan(int threads) const {
+    const SearchParams& params = problem_.params;
+    return PlanSearch({.num_queries = problem_.num_queries,
+                       .num_docs = problem_.num_docs,
+                       .dim = problem_.dim,
+                       .k = params.k,
+                       .metric = params.metric,
+                       .compute_dtype = params.compute_dtype},
+                      {.threads = threads, .memory_limit_bytes = int64_t{1} << 30})
+        .value();
+  }
+
+  void ExpectOracle(const SearchPlan& plan) {
+    const SearchParams& params = problem_.params;
+    Results results(params, problem_.num_queries);
+    const auto engine = MakeCpuEngine();
+    const auto report = engine->Search(*queries_, *docs_, params, plan, nullptr, results);
+    ASSERT_TRUE(report.ok()) << report.status();
+    Results expected(params, problem_.num_queries);
+    std::vector<int64_t> all(static_cast<size_t>(problem_.num_queries));
+    std::iota(all.begin(), all.end(), 0);
+    SearchReport expected_report;
+    ASSERT_TRUE(ReferenceSearch(*queries_, all, *docs_, params,
+                                {problem_.num_queries, params.k, expected.score_dtype,
+                                 expected.scores.data(), expected.indices.data()},
+                                expected_report)
+                    .ok());
+    EXPECT_EQ(results.indices, expected.indices);
+    EXPECT_EQ(results.scores, expected.scores);
+    EXPECT_EQ(report->queries_with_tie_at_k, expected_report.queries_with_tie_at_k);
+    rescored_pairs_ = report->rescored_pairs;
+  }
+
+  Problem problem_;
+  std::vector<float> query_values_;
+  std::vector<float> doc_values_;
+  std::unique_ptr<RowSource> queries_;
+  std::unique_ptr<RowSource> docs_;
+  int64_t rescored_pairs_ = 0;
+};
+
+TEST_F(CpuEngineTest, EqualsTheOracleForEveryMetricAndWorkingType) {
+  for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2}) {
+    for (const DType compute : {DType::kFloat32, DType::kFloat16, DType::kFloat64}) {
+      for (const bool ties : {false, true}) {
+        SCOPED_TRACE(std::string(MetricName(metric)) + " " + std::string(DTypeName(compute)) +
+                     (ties ? " ties" : " Gaussian"));
+        Problem problem;
+        problem.params.metric = metric;
+        problem.params.compute_dtype = compute;
+        Make(problem, ties);
+        ExpectOracle(Plan(2));
+      }
+    }
+  }
+}
+
+TEST_F(CpuEngineTest, RescoresLittleMoreThanKDocsOfOrdinaryData) {
+  Make({.params = {.k = 10}}, /*ties=*/false);
+  ExpectOracle(Plan(1));
+  EXPECT_LT(rescored_pairs_, problem_.num_queries * 2 * problem_.params.k);
+}
+
+TEST_F(CpuEngineTest, EqualsTheOracleWithTinyChunksTilesAndBuffers) {
+  for (const bool exclude_self : {false, true}) {
+    Make({.params = {.k = 50, .exclude_self = exclude_self}}, /*ties=*/true);
+    SearchPlan plan = Plan(3);
+    plan.query_batch = 7;
+    plan.num_passes = 3;
+    plan.doc_chunk = 301;
+    plan.doc_block = 43;
+    plan.doc_tile = 33;
+    plan.query_tile = 2;
+    plan.candidate_capacity = 9;
+    for (const int64_t splits : {1, 3}) {
+      plan.doc_splits = splits;
+      ExpectOracle(plan);
+    }
+  }
+}
+
+TEST_F(CpuEngineTest, ReturnsEveryDocInOrderForKEqualToD) {
+  Make({.num_docs = 300, .params = {.k = 300}}, /*ties=*/true);
+  ExpectOracle(Plan(2));
+}
+
+TEST_F(CpuEngineTest, StopsWhenCancelled) {
+  struct Cancelling : Progress {
+    void Report(int64_t, int64_t) override {}
+    bool cancelled() const override { return true; }
+  } progress;
+  Make({}, /*ties=*/false);
+  Results results(problem_.params, problem_.num_queries);
+  const auto report =
+      MakeCpuEngine()->Search(*queries_, *docs_, problem_.params, Plan(2), &progress, results);
+  EXPECT_EQ(report.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(results.indices[0], -1);
+}
+
+}  // namespace
+}  // namespace tiny_knn
