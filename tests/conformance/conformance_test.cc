@@ -42,9 +42,9 @@ TEST_P(Conformance, EqualsTheOracleBitForBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, Conformance, testing::ValuesIn(AllSubjects()),
-                         [](const testing::TestParamInfo<Subject>& info) {
-                           return fmt::format("{}_{}", info.param.engine->name,
-                                              info.param.problem->name);
+                         [](const testing::TestParamInfo<Subject>& subject) {
+                           return fmt::format("{}_{}", subject.param.engine->name,
+                                              subject.param.problem->name);
                          });
 
 // Counts finished cases by engine.

@@ -6,10 +6,7 @@ namespace tiny_knn::conformance {
 
 const std::vector<EngineUnderTest>& EnginesUnderTest() {
   static const std::vector<EngineUnderTest>* const engines = new std::vector<EngineUnderTest>{
-      {"cpu",
-       [](int64_t candidate_capacity) {
-         return MakeCpuEngine(CpuEngineTestHooks{.candidate_capacity = candidate_capacity});
-       }},
+      {"cpu", MakeCpuEngine},
   };
   return *engines;
 }

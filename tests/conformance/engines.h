@@ -1,7 +1,6 @@
 // The engines that the conformance list runs against. A new engine is one more line of engines.cc.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -12,8 +11,7 @@ namespace tiny_knn::conformance {
 
 struct EngineUnderTest {
   std::string_view name;  // letters and digits
-  // An engine that thins a query's candidates at `candidate_capacity` (0: as planned).
-  std::unique_ptr<Engine> (*make)(int64_t candidate_capacity);
+  std::unique_ptr<Engine> (*make)();
 };
 
 const std::vector<EngineUnderTest>& EnginesUnderTest();

@@ -186,8 +186,7 @@ std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test) {
   Results found(c, score_dtype);
   const auto queries = MakeSource("queries", query_rows.view, c.storage);
   const auto docs = MakeSource("docs", doc_rows.view, c.storage);
-  const int64_t capacity = c.plan.candidate_slack < 0 ? 0 : c.k + c.plan.candidate_slack;
-  const std::unique_ptr<Engine> engine = engine_under_test.make(capacity);
+  const std::unique_ptr<Engine> engine = engine_under_test.make();
   CollectingSink sink(found);
   const absl::StatusOr<SearchReport> report =
       engine->Search(*queries, *docs, params, PlanOfCase(c), nullptr, sink);
