@@ -38,7 +38,10 @@ def main():
         for line in events:
             event = json.loads(line)
             identity = event.get("id", {})
-            if "testResult" in identity and "testResult" in event:
+            if "targetConfigured" in identity and "testSize" in event.get("configured", {}):
+                # Stays so for a test that is not built.
+                status_of.setdefault(identity["targetConfigured"]["label"], "NOT_BUILT")
+            elif "testResult" in identity and "testResult" in event:
                 test = identity["testResult"]
                 key = (test["label"], test.get("run", 1), test.get("shard", 1))
                 attempt = test.get("attempt", 1)
@@ -71,13 +74,13 @@ def main():
             label_failed = 1
         failed += label_failed
         if label_failed:
-            print(f"failed: {label} ({status.lower()}, {label_failed} cases)")
+            print(f"failed: {label} ({status.lower().replace('_', ' ')}; counted as {label_failed})")
     if bazel_status and not failed:
         failed = 1
         print(f"failed: the build (bazel's exit status is {bazel_status}, see above)")
     if skipped_in:
         print("skipped cases: " + ", ".join(skipped_in))
-    programs = len(status_of)
+    programs = sum(status != "NOT_BUILT" for status in status_of.values())
     print(f"{programs} test programs ran" if programs else "no test ran")
     closing = f"{passed} passed, {failed} failed"
     print(closing + (f", {skipped} skipped" if skipped else ""))

@@ -25,6 +25,10 @@ class TestSummaryTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             events = []
             for number, (label, (status, xml)) in enumerate(tests.items()):
+                events.append({"id": {"targetConfigured": {"label": label}},
+                               "configured": {"testSize": "SMALL"}})
+                if status == "NOT_BUILT":
+                    continue
                 outputs = []
                 if xml is not None:
                     path = pathlib.Path(folder) / f"{number}.xml"
@@ -61,6 +65,11 @@ class TestSummaryTest(unittest.TestCase):
     def test_a_half_written_result_counts_as_one_failure(self):
         status, lines = self.summarise({"//a": ("TIMEOUT", _ONE_FAILS[:60])}, bazel_status=3)
         self.assertEqual((status, lines[-1]), (1, "0 passed, 1 failed"))
+
+    def test_a_test_that_was_not_built_counts_as_one_failure(self):
+        status, lines = self.summarise({"//a": ("PASSED", _TWO_PASS_ONE_SKIPS),
+                                        "//b": ("NOT_BUILT", None)}, bazel_status=1)
+        self.assertEqual((status, lines[-1]), (1, "2 passed, 1 failed, 1 skipped"))
 
     def test_a_build_that_failed_is_not_a_success(self):
         status, lines = self.summarise({"//a": ("PASSED", _TWO_PASS_ONE_SKIPS)}, bazel_status=1)
