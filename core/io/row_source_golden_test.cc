@@ -111,7 +111,7 @@ TEST_P(GoldenTest, EveryElementIsWhatNumpyWrote) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Numpy, GoldenTest, testing::ValuesIn(GoldenFiles()), [](const auto& test) {
-  return test.param.substr(0, info.param.size() - 4);
+  return test.param.substr(0, test.param.size() - 4);
 });
 
 TEST(GoldenFilesTest, NoneIsMissing) { EXPECT_EQ(GoldenFiles().size(), 82u); }
