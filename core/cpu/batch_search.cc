@@ -325,11 +325,16 @@ void BatchSearch<T>::RescoreChunk(int w) {
 
 template <typename T>
 void BatchSearch<T>::Finish(const TopKView& out, SearchReport& report) {
-  for (int64_t query = 0; query < num_queries_; ++query) {
-    const bool tied = exact_[static_cast<size_t>(query)].Finish(
-        static_cast<T*>(out.scores) + query * params_.k, out.indices + query * params_.k);
-    report.queries_with_tie_at_k += tied ? 1 : 0;
-  }
+  pool_.Run([&](int w) {
+    Worker& worker = workers_[static_cast<size_t>(w)];
+    const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
+    for (int64_t query = queries.begin; query < queries.end; ++query) {
+      const bool tied = exact_[static_cast<size_t>(query)].Finish(
+          static_cast<T*>(out.scores) + query * params_.k, out.indices + query * params_.k);
+      worker.tied += tied ? 1 : 0;
+    }
+  });
+  for (const Worker& worker : workers_) report.queries_with_tie_at_k += worker.tied;
 }
 
 template class BatchSearch<float>;

@@ -41,12 +41,13 @@ class BatchSearch {
   // What one thread needs for itself.
   struct Worker {
     std::vector<float> tile;  // [query_tile, doc_tile] scores
-    std::vector<float> select_scratch;
+    std::vector<uint32_t> select_scratch;
     std::vector<T> row_scratch;
     std::vector<Ranked<T>> found;
     PrepareCounts counts;
     absl::Status status;
     int64_t rescored = 0;
+    int64_t tied = 0;
   };
 
   absl::Status SearchChunk(RowSource& docs, int64_t begin, int64_t end);

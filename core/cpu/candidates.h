@@ -13,7 +13,7 @@ namespace tiny_knn {
 // The k-th largest of `values` (k >= 1, k <= size; no NaN; -inf allowed). `scratch` is reused
 // memory. A histogram of the values' bits finds the bin, nth_element settles it: the values of a
 // candidate list span a narrow range, where comparing sorts mispredict.
-float KthLargest(std::span<const float> values, int64_t k, std::vector<float>& scratch);
+float KthLargest(std::span<const float> values, int64_t k, std::vector<uint32_t>& scratch);
 
 // One query's candidates among the docs of the current chunk. Memory is the arena's.
 template <typename T>

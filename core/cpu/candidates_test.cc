@@ -14,7 +14,7 @@ namespace {
 void ExpectSorted(const std::vector<float>& values) {
   std::vector<float> sorted = values;
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
-  std::vector<float> scratch;
+  std::vector<uint32_t> scratch;
   const size_t step = std::max<size_t>(1, values.size() / 37);
   for (size_t k = 1; k <= values.size(); k += step) {
     EXPECT_EQ(KthLargest(values, static_cast<int64_t>(k), scratch), sorted[k - 1]) << k;

@@ -25,6 +25,7 @@ struct Row {
   const float* HWY_RESTRICT lower_offset;
   FloatVec threshold;
   FloatVec error_factor;
+  hn::Vec<Ints> lane_docs;  // the docs of score 0 and its neighbours
 };
 
 HWY_INLINE FloatMask Survives(const Row& row, int64_t j) {
@@ -36,8 +37,8 @@ HWY_INLINE FloatMask Survives(const Row& row, int64_t j) {
   return hn::Not(hn::Lt(hn::LoadU(tag, row.scores + j), bound));
 }
 
-HWY_INLINE size_t Keep(const Row& row, int64_t j, FloatMask mask, int32_t first_doc,
-                       float* HWY_RESTRICT lower, int32_t* HWY_RESTRICT doc) {
+HWY_INLINE size_t Keep(const Row& row, int64_t j, FloatMask mask, float* HWY_RESTRICT lower,
+                       int32_t* HWY_RESTRICT doc) {
   const Floats tag;
   const Ints int_tag;
   const FloatVec offset = hn::NegMulAdd(row.error_factor, hn::LoadU(tag, row.norm + j),
@@ -45,9 +46,12 @@ HWY_INLINE size_t Keep(const Row& row, int64_t j, FloatMask mask, int32_t first_
   const FloatVec sum = hn::Add(hn::LoadU(tag, row.scores + j), offset);
   const FloatVec bound =
       hn::IfThenElse(hn::Eq(sum, sum), sum, hn::Set(tag, -std::numeric_limits<float>::infinity()));
-  hn::CompressStore(bound, mask, tag, lower);
-  return hn::CompressStore(hn::Iota(int_tag, first_doc + static_cast<int32_t>(j)),
-                           hn::RebindMask(int_tag, mask), int_tag, doc);
+  // Compress in a register and store it whole: the lists are padded for that, and compressing
+  // stores to memory are microcoded on AMD's cores.
+  hn::StoreU(hn::Compress(bound, mask), tag, lower);
+  const auto docs = hn::Add(row.lane_docs, hn::Set(int_tag, static_cast<int32_t>(j)));
+  hn::StoreU(hn::Compress(docs, hn::RebindMask(int_tag, mask)), int_tag, doc);
+  return hn::CountTrue(tag, mask);
 }
 
 FilterResult FilterScoresImpl(const float* scores, int64_t n, const QueryBounds& query,
@@ -60,7 +64,8 @@ FilterResult FilterScoresImpl(const float* scores, int64_t n, const QueryBounds&
                 docs.upper_offset,
                 docs.lower_offset,
                 hn::Set(tag, query.threshold),
-                hn::Set(tag, query.error_factor)};
+                hn::Set(tag, query.error_factor),
+                hn::Iota(Ints(), first_doc)};
   int64_t kept = 0;
   int64_t j = 0;
   // Four vectors at a time: nearly always none survives, and one branch says so.
@@ -70,12 +75,10 @@ FilterResult FilterScoresImpl(const float* scores, int64_t n, const QueryBounds&
     const FloatMask mask2 = Survives(row, j + 2 * lanes);
     const FloatMask mask3 = Survives(row, j + 3 * lanes);
     if (HWY_LIKELY(hn::AllFalse(tag, hn::Or(hn::Or(mask0, mask1), hn::Or(mask2, mask3))))) continue;
-    kept += static_cast<int64_t>(Keep(row, j, mask0, first_doc, lower + kept, doc + kept));
-    kept += static_cast<int64_t>(Keep(row, j + lanes, mask1, first_doc, lower + kept, doc + kept));
-    kept +=
-        static_cast<int64_t>(Keep(row, j + 2 * lanes, mask2, first_doc, lower + kept, doc + kept));
-    kept +=
-        static_cast<int64_t>(Keep(row, j + 3 * lanes, mask3, first_doc, lower + kept, doc + kept));
+    kept += static_cast<int64_t>(Keep(row, j, mask0, lower + kept, doc + kept));
+    kept += static_cast<int64_t>(Keep(row, j + lanes, mask1, lower + kept, doc + kept));
+    kept += static_cast<int64_t>(Keep(row, j + 2 * lanes, mask2, lower + kept, doc + kept));
+    kept += static_cast<int64_t>(Keep(row, j + 3 * lanes, mask3, lower + kept, doc + kept));
   }
   for (; j < n && kept < room; ++j) {
     const float bound =
