@@ -1,0 +1,106 @@
+// What every engine refuses, and how it hands out batches; a fake engine stands for the real ones.
+#include "core/search/engine.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/io/row_source.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace tiny_knn {
+namespace {
+
+using testing::HasSubstr;
+
+class FakeEngine : public Engine {
+ public:
+  std::string_view device() const override { return "fake"; }
+  std::vector<std::pair<int64_t, int64_t>> batches;
+
+ protected:
+  absl::Status SearchBatch(RowSource&, int64_t first_query, int64_t num_queries, RowSource&,
+                           const SearchParams&, const SearchPlan&, Progress&, const TopKView& out,
+                           SearchReport&) override {
+    batches.emplace_back(first_query, num_queries);
+    for (int64_t i = 0; i < num_queries * out.k; ++i) out.indices[i] = first_query * out.k + i;
+    return absl::OkStatus();
+  }
+};
+
+struct CollectingSink : TopKSink {
+  absl::Status Take(int64_t first_query, const TopKView& rows) override {
+    EXPECT_EQ(first_query * rows.k, static_cast<int64_t>(indices.size()));
+    indices.insert(indices.end(), rows.indices, rows.indices + rows.num_queries * rows.k);
+    return result;
+  }
+  std::vector<int64_t> indices;
+  absl::Status result;
+};
+
+const std::vector<double> kValues(100, 1.0);
+
+std::unique_ptr<RowSource> Source(std::string name, int64_t rows, int64_t dim,
+                                  DType dtype = DType::kFloat32) {
+  return MakeMemoryRowSource(std::move(name),
+                             {kValues.data(), dtype, rows, dim, dim * ItemSize(dtype)});
+}
+
+std::string Refusal(const RowSource& queries, const RowSource& docs, const SearchParams& params) {
+  const absl::Status status = ValidateSearch(queries, docs, params);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  return std::string(status.message());
+}
+
+TEST(ValidateSearchTest, NamesWhatIsWrongAndWhere) {
+  const auto queries = Source("q.npy", 3, 4);
+  const auto docs = Source("d.npy", 10, 4);
+  EXPECT_TRUE(ValidateSearch(*queries, *docs, {.k = 10}).ok());
+  EXPECT_EQ(Refusal(*queries, *docs, {.k = 11}), "k=11 exceeds the number of docs D=10 in d.npy");
+  EXPECT_THAT(Refusal(*queries, *docs, {.k = 0}), HasSubstr("k=0 must be at least 1"));
+  EXPECT_THAT(Refusal(*queries, *docs, {.k = 10, .exclude_self = true}),
+              HasSubstr("k may be at most 9"));
+  EXPECT_TRUE(ValidateSearch(*queries, *docs, {.k = 9, .exclude_self = true}).ok());
+  EXPECT_THAT(Refusal(*Source("q.npy", 3, 5), *docs, {.k = 1}),
+              HasSubstr("q.npy has dim=5, d.npy has dim=4"));
+  EXPECT_THAT(Refusal(*queries, *Source("d.npy", 0, 4), {.k = 1}), HasSubstr("there are no docs"));
+  EXPECT_THAT(Refusal(*Source("q.npy", 3, 0), *Source("d.npy", 3, 0), {.k = 1}),
+              HasSubstr("dim=0"));
+  EXPECT_THAT(Refusal(*queries, *docs, {.k = 1, .compute_dtype = DType::kInt8}),
+              HasSubstr("q.npy"));
+  EXPECT_TRUE(ValidateSearch(*Source("q.npy", 0, 4), *docs, {.k = 1}).ok());
+}
+
+TEST(EngineTest, HandsOutEveryQueryOnceInBatches) {
+  const auto queries = Source("q.npy", 10, 4);
+  const auto docs = Source("d.npy", 10, 4);
+  SearchPlan plan;
+  plan.query_batch = 4;
+  FakeEngine engine;
+  CollectingSink sink;
+  ASSERT_TRUE(engine.Search(*queries, *docs, {.k = 2}, plan, nullptr, sink).ok());
+  EXPECT_THAT(engine.batches,
+              testing::ElementsAre(std::pair{0, 4}, std::pair{4, 4}, std::pair{8, 2}));
+  ASSERT_EQ(sink.indices.size(), 20U);
+  for (int64_t i = 0; i < 20; ++i) EXPECT_EQ(sink.indices[static_cast<size_t>(i)], i);
+}
+
+TEST(EngineTest, EndsWithTheSinksError) {
+  const auto queries = Source("q.npy", 10, 4);
+  const auto docs = Source("d.npy", 10, 4);
+  SearchPlan plan;
+  plan.query_batch = 4;
+  FakeEngine engine;
+  CollectingSink sink;
+  sink.result = absl::ResourceExhaustedError("disk full");
+  const auto report = engine.Search(*queries, *docs, {.k = 2}, plan, nullptr, sink);
+  EXPECT_EQ(report.status(), sink.result);
+  EXPECT_EQ(engine.batches.size(), 1U);
+}
+
+}  // namespace
+}  // namespace tiny_knn

@@ -1,0 +1,106 @@
+#include "core/search/planner.h"
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace tiny_knn {
+namespace {
+
+constexpr int64_t kGiB = int64_t{1} << 30;
+
+ProblemShape Shape(int64_t num_queries, int64_t num_docs, int64_t dim, int64_t k) {
+  return {.num_queries = num_queries, .num_docs = num_docs, .dim = dim, .k = k};
+}
+
+void ExpectSound(const ProblemShape& shape, const MachineLimits& limits, const SearchPlan& plan) {
+  EXPECT_LE(plan.memory.total(), limits.memory_limit_bytes);
+  EXPECT_GE(plan.query_batch, 1);
+  EXPECT_GE(plan.num_passes * plan.query_batch, shape.num_queries);
+  EXPECT_LT((plan.num_passes - 1) * plan.query_batch, shape.num_queries);
+  EXPECT_GE(plan.num_chunks * plan.doc_chunk, shape.num_docs);
+  EXPECT_LT((plan.num_chunks - 1) * plan.doc_chunk, shape.num_docs);
+  EXPECT_LE(plan.doc_block, plan.doc_chunk);
+  EXPECT_GT(plan.candidate_capacity, 2 * shape.k);
+  if (plan.num_chunks > 1) {
+    EXPECT_EQ(plan.doc_chunk % plan.doc_block, 0);
+  }
+}
+
+TEST(PlannerTest, StaysWithinTheLimitForEveryShapeAndLimit) {
+  int refused = 0;
+  for (const int64_t queries : {0, 1, 7, 1000, 1'000'000}) {
+    for (const int64_t docs : {1, 1000, 100'000, 1'000'000'000}) {
+      for (const int64_t dim : {1, 100, 768, 100'000}) {
+        for (const int64_t k : {1, 500, 2000}) {
+          for (const int64_t limit : {64L << 20, kGiB, 64 * kGiB}) {
+            const ProblemShape shape = Shape(queries, docs, dim, k);
+            const MachineLimits limits{.threads = 2, .memory_limit_bytes = limit};
+            const auto plan = PlanSearch(shape, limits);
+            if (plan.ok()) {
+              ExpectSound(shape, limits, *plan);
+            } else {
+              EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
+              ++refused;
+            }
+          }
+        }
+      }
+    }
+  }
+  EXPECT_GT(refused, 0);
+}
+
+TEST(PlannerTest, TakesAllQueriesAndDocsAtOnceWhereMemoryIsAmple) {
+  const auto plan =
+      PlanSearch(Shape(1024, 100'000, 768, 10), {.threads = 2, .memory_limit_bytes = 8 * kGiB});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->num_passes, 1);
+  EXPECT_EQ(plan->num_chunks, 1);
+  EXPECT_EQ(plan->bytes_read, (1024 + 100'000) * 768 * 4);
+}
+
+TEST(PlannerTest, HonoursTheRequestedBatchSize) {
+  const auto plan =
+      PlanSearch(Shape(1000, 100'000, 100, 10),
+                 {.threads = 2, .memory_limit_bytes = kGiB, .requested_batch_size = 7});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->query_batch, 7);
+  EXPECT_EQ(plan->num_passes, 143);
+}
+
+TEST(PlannerTest, SplitsDocsBetweenThreadsWhenQueriesAreFew) {
+  const MachineLimits limits{.threads = 8, .memory_limit_bytes = kGiB};
+  EXPECT_EQ(PlanSearch(Shape(1, 100'000, 100, 10), limits)->doc_splits, 8);
+  EXPECT_EQ(PlanSearch(Shape(1000, 100'000, 100, 10), limits)->doc_splits, 1);
+}
+
+TEST(PlannerTest, RefusesALimitThatCannotWorkAndNamesOneThatDoes) {
+  const ProblemShape shape = Shape(1000, 100'000, 768, 2000);
+  const auto plan = PlanSearch(shape, {.threads = 2, .memory_limit_bytes = 1 << 20});
+  ASSERT_FALSE(plan.ok());
+  const std::string message(plan.status().message());
+  EXPECT_THAT(message, testing::HasSubstr("--memory-limit: 1.0 MiB is too little"));
+  const size_t at = message.rfind("at least ");
+  ASSERT_NE(at, std::string::npos);
+  const int64_t enough = std::stoll(message.substr(at + 9)) << 20;
+  EXPECT_TRUE(PlanSearch(shape, {.threads = 2, .memory_limit_bytes = enough}).ok());
+  EXPECT_FALSE(PlanSearch(shape, {.threads = 2, .memory_limit_bytes = enough - (2 << 20)}).ok());
+}
+
+TEST(PlannerTest, DescribesThePlanLineByLine) {
+  const ProblemShape shape = Shape(10, 1000, 64, 5);
+  const auto plan = PlanSearch(shape, {.threads = 2, .memory_limit_bytes = kGiB});
+  ASSERT_TRUE(plan.ok());
+  const std::string text = DescribePlan(shape, *plan);
+  for (const char* part : {"10 queries x 1000 docs x 64 dims, k=5, metric ip", "float32 GEMM",
+                           "batches", "chunks", "bytes read", "memory"}) {
+    EXPECT_THAT(text, testing::HasSubstr(part));
+  }
+}
+
+}  // namespace
+}  // namespace tiny_knn
