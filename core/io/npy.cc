@@ -233,7 +233,8 @@ absl::Status ParseHeaderDict(std::string_view text, std::optional<DType> input_d
   const PythonLiteral* descr = nullptr;
   const PythonLiteral* order = nullptr;
   const PythonLiteral* shape = nullptr;
-  for (const auto& [key, value] : dict->entries) {
+  for (size_t i = 0; i < dict->items.size(); i += 2) {
+    const PythonLiteral& key = dict->items[i];
     if (key.kind != Kind::kString) {
       return HeaderError(
           fmt::format("found {} as a key, expected a string", PythonLiteralKindName(key.kind)));
@@ -247,7 +248,7 @@ absl::Status ParseHeaderDict(std::string_view text, std::optional<DType> input_d
           "unknown key {}, expected 'descr', 'fortran_order' and 'shape'", Quoted(key.text)));
     }
     if (*slot != nullptr) return HeaderError(fmt::format("key {} twice", Quoted(key.text)));
-    *slot = &value;
+    *slot = &dict->items[i + 1];
   }
   for (const auto& [slot, key] :
        {std::pair(descr, "descr"), std::pair(order, "fortran_order"), std::pair(shape, "shape")}) {

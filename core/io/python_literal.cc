@@ -1,7 +1,7 @@
 #include "core/io/python_literal.h"
 
 #include <limits>
-#include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "fmt/format.h"
@@ -240,14 +240,13 @@ class Parser {
     while (true) {
       SkipSpace();
       if (Accept('}')) return absl::OkStatus();
-      if (!out.entries.empty() && !comma) return Unexpected("',' or '}'");
-      auto& [key, value] = out.entries.emplace_back();
-      absl::Status status = ParseValue(depth + 1, key);
+      if (!out.items.empty() && !comma) return Unexpected("',' or '}'");
+      absl::Status status = ParseValue(depth + 1, out.items.emplace_back());
       if (!status.ok()) return status;
       SkipSpace();
       if (!Accept(':')) return Unexpected("':'");
       SkipSpace();
-      status = ParseValue(depth + 1, value);
+      status = ParseValue(depth + 1, out.items.emplace_back());
       if (!status.ok()) return status;
       SkipSpace();
       comma = Accept(',');

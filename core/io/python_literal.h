@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -25,10 +24,10 @@ struct PythonLiteral {
   std::string text;
   // kInt: the value, when `int_overflow` is false. kBool: 0 or 1.
   int64_t number = 0;
-  bool int_overflow = false;         // an int beyond int64; `text` holds its digits
-  std::vector<PythonLiteral> items;  // kTuple, kList
-  // kDict: in the order written; keys may repeat and be of any kind.
-  std::vector<std::pair<PythonLiteral, PythonLiteral>> entries;
+  bool int_overflow = false;  // an int beyond int64; `text` holds its digits
+  // kTuple, kList: the items. kDict: key, value, key, value ... in the order written; keys may
+  // repeat and be of any kind.
+  std::vector<PythonLiteral> items;
 };
 
 // "a string", "a tuple": for messages.
