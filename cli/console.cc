@@ -100,6 +100,7 @@ void PrepareStandardStreams() {
     }
   }
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 }  // namespace tiny_knn

@@ -62,7 +62,8 @@ std::string JsonString(std::string_view text);
 int TerminalWidth(int fd);
 
 // Makes sure that descriptors 0, 1 and 2 are open (on /dev/null if they were closed), so that no
-// output file can get the number of standard output by accident; and turns SIGPIPE into EPIPE.
+// output file can get the number of standard output by accident; and turns SIGPIPE and SIGXFSZ (a
+// limit on file sizes) into errors of the write that caused them.
 void PrepareStandardStreams();
 
 }  // namespace tiny_knn

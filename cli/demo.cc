@@ -40,7 +40,7 @@ Searches the vectors of some words among those of 20,000 words (GloVe, public
 domain), exactly, by cosine, and then repeats every search in exact arithmetic.
 
       --top N     words per query word (default 8)
-      --data DIR  folder with docs.npy and words.txt (default: the installed one)
+      --data DIR  folder with docs.npy and words.txt (default: as installed)
   -h, --help      this page
 
 example: tiny-knn demo river guitar einstein

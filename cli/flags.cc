@@ -22,7 +22,6 @@ struct FlagParser::State {
     std::string* value;
   };
   std::vector<RequiredArgument> positionals;
-  std::pair<CLI::Option*, std::vector<std::string>*> rest = {nullptr, nullptr};
 
   absl::Status Misuse(const std::string& what) const {
     return absl::InvalidArgumentError(fmt::format("{}; see 'tiny-knn {} --help'", what, verb));
@@ -54,7 +53,7 @@ void FlagParser::Positional(const std::string& name, std::string* value) {
 }
 
 void FlagParser::Positionals(const std::string& name, std::vector<std::string>* value) {
-  state_->rest = {state_->app.add_option(name)->expected(-1), value};
+  state_->app.add_option(name, *value);
 }
 
 bool FlagParser::help_wanted() const { return state_->help; }
@@ -87,7 +86,8 @@ absl::Status FlagParser::Parse(const std::vector<std::string>& args) {
     return state.Misuse(OneLine(error.what()));
   }
 
-  const std::vector<std::string> unused = state.app.remaining();
+  std::vector<std::string> unused = state.app.remaining();
+  unused.erase(std::remove(unused.begin(), unused.end(), "--"), unused.end());
   for (const std::string& arg : unused) {
     if (arg.size() < 2 || arg[0] != '-') continue;
     const std::string flag = arg.substr(0, arg.find('='));
@@ -112,7 +112,6 @@ absl::Status FlagParser::Parse(const std::vector<std::string>& args) {
     }
     *value = option->results().back();
   }
-  if (state.rest.first != nullptr) *state.rest.second = state.rest.first->results();
   return absl::OkStatus();
 }
 

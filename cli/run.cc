@@ -94,6 +94,12 @@ void NoteMatrix(std::string_view name, int64_t nonfinite_rows, int64_t infs_made
   }
 }
 
+void NoteDefaultK(const PreparedJob& job, Console& console) {
+  if (!job.k_was_reduced) return;
+  console.Note(fmt::format("k={}: fewer docs than the default k={}; --k sets another", job.params.k,
+                           kDefaultK));
+}
+
 void NoteReport(const JobSpec& spec, const PreparedJob& job, const SearchReport& report,
                 Console& console) {
   NoteMatrix(spec.queries_path, report.nonfinite_query_rows, report.infs_made_in_queries,
@@ -160,12 +166,9 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
   absl::StatusOr<OpenedEngine> opened = OpenEngine(request->engine);
   if (!opened.ok()) return opened.status();
   if (!opened->note.empty()) console.Note(opened->note);
-  if (job->k_was_reduced) {
-    console.Note(fmt::format("k={}: fewer docs than the default k={}; --k sets another",
-                             job->params.k, kDefaultK));
-  }
   const std::string plan = PlanText(*job, *opened->engine);
   if (request->dry_run) {
+    NoteDefaultK(*job, console);
     console.Out(plan);
     if (plan.empty() || plan.back() != '\n') console.Out("\n");
     return absl::OkStatus();
@@ -181,6 +184,8 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
     const bool bar = WantsBar(request->progress, request->quiet, isatty(STDERR_FILENO) != 0,
                               [](const char* name) -> const char* { return std::getenv(name); });
     ConsoleProgress progress(console, bar, request->progress == ProgressMode::kJson);
+    // The first batch may take a while: show at once that there is something to wait for.
+    progress.Report(0, job->shape.num_queries * job->shape.num_docs);
     result = RunJob(request->spec, *job, *opened->engine, &progress);
   }
   if (absl::IsCancelled(result.status())) {
@@ -188,6 +193,7 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
   }
   if (!result.ok()) return result.status();
   console.Out(job->output_path + "\n");
+  NoteDefaultK(*job, console);
   NoteReport(request->spec, *job, result->report, console);
   Summarise(*job, *opened->engine, *result, console);
   return absl::OkStatus();

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <map>
 #include <optional>
@@ -41,7 +42,8 @@ example: tiny-knn show top10_queries_x_docs.pkl --labels words.txt --queries 0:3
 namespace {
 
 constexpr int kMinLabelWidth = 10;
-constexpr int kHistogramBins = 40;
+constexpr int kFewestBins = 10;
+constexpr int kMostBins = 40;
 
 struct ShowFlags {
   std::string result;
@@ -99,17 +101,20 @@ std::string QueryTable(const ResultFile& result, int64_t query, int64_t top, con
     }
     text += '\n';
   }
-  const std::string histogram = Histogram(scores, kHistogramBins, layout.unicode);
+  // Two per square root of k: enough scores in each for a shape to show.
+  const int bins =
+      std::clamp(static_cast<int>(2 * std::sqrt(static_cast<double>(k))), kFewestBins, kMostBins);
+  const std::string histogram = Histogram(scores, bins, layout.unicode);
   if (!histogram.empty()) {
     double least = scores[0], greatest = scores[0];
     bool first = true;
     for (double score : scores) {
-      if (score - score != 0) continue;  // not finite
+      if (!std::isfinite(score)) continue;
       least = first ? score : std::min(least, score);
       greatest = first ? score : std::max(greatest, score);
       first = false;
     }
-    text += fmt::format("  {} scores: {:.4g} |{}| {:.4g}\n", k, least, histogram, greatest);
+    text += fmt::format("  all {} scores: {:.4g} |{}| {:.4g}\n", k, least, histogram, greatest);
   }
   return text;
 }

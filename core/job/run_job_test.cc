@@ -275,7 +275,9 @@ TEST(SampleDistinct, IsAscendingDistinctInRangeAndRepeatable) {
   for (size_t i = 0; i < sample.size(); ++i) {
     EXPECT_GE(sample[i], 0);
     EXPECT_LT(sample[i], 1000);
-    if (i > 0) EXPECT_LT(sample[i - 1], sample[i]);
+    if (i > 0) {
+      EXPECT_LT(sample[i - 1], sample[i]);
+    }
   }
   EXPECT_EQ(sample, SampleDistinct(1000, 50, 7));
   EXPECT_NE(sample, SampleDistinct(1000, 50, 8));
