@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "core/search/planner.h"
 #include "core/search/ranking.h"
 
 namespace tiny_knn {
@@ -18,13 +19,10 @@ float KthLargest(std::span<const float> values, int64_t k, std::vector<uint32_t>
 // One query's candidates among the docs of the current chunk. Memory is the arena's.
 template <typename T>
 struct CandidateList {
-  float* lower = nullptr;      // [capacity + kPadding] lower bounds, in the screen's units
-  int32_t* doc = nullptr;      // [capacity + kPadding] index in the chunk, ascending
-  ScoreKey<T>* key = nullptr;  // [capacity + kPadding] exact score, once rescored
+  float* lower = nullptr;      // [capacity + kCandidatePadding] lower bounds, in the screen's units
+  int32_t* doc = nullptr;      // [capacity + kCandidatePadding] index in the chunk, ascending
+  ScoreKey<T>* key = nullptr;  // [capacity + kCandidatePadding] exact score, once rescored
   int64_t size = 0;
-
-  // Entries that vector stores may overwrite past the last one.
-  static constexpr int64_t kPadding = 64;
 };
 
 // Candidate lists of `num_lists` queries, `capacity` entries each, in one allocation per array.
@@ -48,7 +46,7 @@ class CandidateArena {
   CandidateList<T>& list(int64_t i) { return lists_[static_cast<size_t>(i)]; }
 
  private:
-  int64_t Stride() const { return capacity_ + CandidateList<T>::kPadding; }
+  int64_t Stride() const { return capacity_ + kCandidatePadding; }
 
   int64_t capacity_;
   std::vector<float> lower_;

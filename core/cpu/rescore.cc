@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "core/matrix/convert.h"
@@ -29,17 +28,20 @@ const T* ChunkRows<T>::Row(int64_t doc, std::vector<T>& scratch) const {
 }
 
 template <typename T>
-void ExactTop<T>::Merge(std::span<Ranked<T>> found) {
-  best_.insert(best_.end(), found.begin(), found.end());
-  const auto kth = best_.begin() + (k_ - 1);
-  if (static_cast<int64_t>(best_.size()) > k_ + 1) {
-    std::nth_element(best_.begin(), best_.begin() + k_, best_.end());
-    best_.resize(static_cast<size_t>(k_ + 1));
+void ExactTop<T>::Merge(std::vector<Ranked<T>>& found) {
+  found.insert(found.end(), best_.begin(), best_.end());
+  const int64_t most = k_ + 1;
+  if (static_cast<int64_t>(found.size()) > most) {
+    std::nth_element(found.begin(), found.begin() + k_, found.end());
+    found.resize(static_cast<size_t>(most));
   }
-  if (full()) {
-    std::nth_element(best_.begin(), kth, best_.end());
+  if (static_cast<int64_t>(found.size()) >= k_) {
+    const auto kth = found.begin() + (k_ - 1);
+    std::nth_element(found.begin(), kth, found.end());
     kth_key_ = kth->key;
   }
+  best_.reserve(static_cast<size_t>(most));
+  best_.assign(found.begin(), found.end());
 }
 
 template <typename T>

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "core/cpu/screen.h"
@@ -37,8 +36,8 @@ class ExactTop {
  public:
   explicit ExactTop(int64_t k) : k_(k) {}
 
-  // Adds scored docs; `found` is reordered.
-  void Merge(std::span<Ranked<T>> found);
+  // Adds scored docs. `found` is scratch memory afterwards: this keeps k + 1 entries, no more.
+  void Merge(std::vector<Ranked<T>>& found);
 
   // Whether k docs are in.
   bool full() const { return static_cast<int64_t>(best_.size()) >= k_; }

@@ -29,7 +29,7 @@ struct FilterResult {
 // unordered comparison keeping it (so that NaN survives). For each kept score writes
 //   lower = score + (lower_offset[j] - error_factor * norm[j])   (-inf where that is NaN)
 //   doc   = first_doc + j
-// in order. Writes at most `room` entries, and may overwrite up to CandidateList::kPadding beyond
+// in order. Writes at most `room` entries, and may overwrite up to kCandidatePadding beyond
 // them.
 FilterResult FilterScores(const float* scores, int64_t n, const QueryBounds& query,
                           const DocBounds& docs, int32_t first_doc, float* lower, int32_t* doc,

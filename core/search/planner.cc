@@ -51,9 +51,9 @@ QueryBytes BytesPerQuery(const ProblemShape& shape, const SearchPlan& plan) {
   const int64_t score_bytes = ItemSize(WorkingDType(shape.compute_dtype));
   // Rows as converted, in double for rescoring, and in float32 for the screen.
   const int64_t row_bytes = shape.dim * (score_bytes + 8 + 4);
-  const int64_t exact_bytes = 2 * (shape.k + 1) * 16;  // top k so far, and room to merge
+  const int64_t exact_bytes = (shape.k + 1) * 16;  // the top k so far
   return {row_bytes + shape.query_buffer_bytes_per_row + kQueryScalarBytes,
-          plan.doc_splits * plan.candidate_capacity * kCandidateBytes,
+          plan.doc_splits * (plan.candidate_capacity + kCandidatePadding) * kCandidateBytes,
           exact_bytes + shape.k * (8 + score_bytes)};
 }
 
@@ -91,7 +91,7 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
       std::clamp(kDocBlockBytes / (shape.dim * 4) / kDocTile * kDocTile, kDocTile, kMaxDocBlock);
   plan.doc_block = std::min(plan.doc_block, num_docs);
   plan.doc_splits = std::max<int64_t>(1, plan.threads / CeilDivide(queries, kMinQueriesPerThread));
-  plan.candidate_capacity = 2 * shape.k + kExtraCandidates;
+  plan.candidate_capacity = std::min(2 * shape.k, num_docs) + kExtraCandidates;
 
   const QueryBytes per_query = BytesPerQuery(shape, plan);
   const int64_t per_doc = BytesPerDoc(shape);

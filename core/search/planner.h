@@ -52,6 +52,9 @@ struct MemoryUse {
   }
 };
 
+// Entries beyond its capacity that every candidate list has, for vector stores to overwrite.
+inline constexpr int64_t kCandidatePadding = 64;
+
 struct SearchPlan {
   ScreenKind screen = ScreenKind::kFloat32Gemm;
   int threads = 1;
