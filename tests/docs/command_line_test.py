@@ -47,7 +47,7 @@ class DocumentedFlags(unittest.TestCase):
         self.assertIn("run", commands())
         for command in commands():
             with self.subTest(command=command):
-                self.assertIn(f"tiny-knn {command}", self.sections)
+                self.assertIn(f"tiny-knn {command}", list(self.sections))
                 section = self.sections[f"tiny-knn {command}"]
                 self.assertEqual(flags_of_help(command), flags_of_tables(section))
 
