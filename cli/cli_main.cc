@@ -51,9 +51,9 @@ absl::Status UnknownVerb(const std::string& word) {
   std::vector<std::string> names;
   for (const Verb& verb : AllVerbs()) names.emplace_back(verb.name);
   const std::vector<std::string> near = NearestWords(word, names, 1);
-  return absl::InvalidArgumentError(
-      fmt::format("'{}' is neither a command nor a file{}; see 'tiny-knn help'", word,
-                  near.empty() ? "" : fmt::format("; did you mean '{}'?", near[0])));
+  return absl::InvalidArgumentError(fmt::format(
+      "'{}' is neither a command nor a file; {}", word,
+      near.empty() ? "see 'tiny-knn help'" : fmt::format("did you mean '{}'?", near[0])));
 }
 
 absl::Status Dispatch(const std::vector<std::string>& args, Console& console) {

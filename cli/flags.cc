@@ -91,10 +91,11 @@ absl::Status FlagParser::Parse(const std::vector<std::string>& args) {
   for (const std::string& arg : unused) {
     if (arg.size() < 2 || arg[0] != '-') continue;
     const std::string flag = arg.substr(0, arg.find('='));
-    const std::vector<std::string> near = NearestWords(flag, FlagNames(), 1);
-    return state.Misuse(
-        fmt::format("unknown flag {}{}", OneLine(flag),
-                    near.empty() ? "" : fmt::format("; did you mean {}?", near[0])));
+    std::vector<std::string> near = NearestWords(flag, FlagNames(), 1);
+    if (flag.size() == 2) near.clear();  // every one-letter flag is near to every other
+    const std::string what = fmt::format("unknown flag {}", OneLine(flag));
+    if (near.empty()) return state.Misuse(what);
+    return absl::InvalidArgumentError(fmt::format("{}; did you mean {}?", what, near[0]));
   }
   if (!unused.empty()) {
     return state.Misuse(fmt::format("unexpected argument '{}'", OneLine(unused[0])));

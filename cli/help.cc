@@ -92,9 +92,9 @@ absl::Status HelpVerb(const std::vector<std::string>& args, Console& console) {
   std::vector<std::string> known;
   for (const Verb& verb : AllVerbs()) known.emplace_back(verb.name);
   const std::vector<std::string> near = NearestWords(names[0], known, 1);
-  return absl::InvalidArgumentError(
-      fmt::format("no command '{}'{}; see 'tiny-knn help'", names[0],
-                  near.empty() ? "" : fmt::format("; did you mean '{}'?", near[0])));
+  return absl::InvalidArgumentError(fmt::format(
+      "no command '{}'; {}", names[0],
+      near.empty() ? "see 'tiny-knn help'" : fmt::format("did you mean '{}'?", near[0])));
 }
 
 absl::Status VersionVerb(const std::vector<std::string>& args, Console& console) {

@@ -31,34 +31,34 @@ first; its path is printed on standard output. (A file named like a command is
 reachable as ./NAME.)
 
 what is searched
-  -k, --k N            docs per query (default: 2000, or all where fewer)
-      --metric M       ip (default), cosine or l2 (negated squared distance)
-      --dtype T        compute in T: float32 (default), float16, bfloat16,
-                       float64, int8, ...; scores are exact for it
-      --exclude-self   leave out the doc with the query's own row number
-      --input-dtype T  what raw two-byte data is, such as bfloat16
+  -k, --k N             docs per query (default: 2000, or all where fewer)
+      --metric M        ip (default), cosine or l2 (negated squared distance)
+      --dtype T         compute in T: float32 (default), float16, bfloat16,
+                        float64, int8, ...; scores are exact for it
+      --exclude-self    leave out the doc with the query's own row number
+      --input-dtype T   what raw two-byte data is, such as bfloat16
 
 where it goes
-  -o, --output-path P  default: top{k}_{QUERIES}_x_{DOCS}.pkl in this folder
+  -o, --output-path P   default: top{k}_{QUERIES}_x_{DOCS}.pkl in this folder
 
 how (never changes the result)
-      --device D       auto (default), cpu, cuda or cuda:N
-      --cpu            the same as --device cpu
-      --threads N      default: one per CPU this process may use
-      --memory-limit S most memory to use, such as 4G (default: 75% of what is
-                       free); K, M, G, T are powers of 1024, KB, MB, ... of 1000
-      --gpu-memory S   most memory to use on a CUDA device
-      --batch-size N   most queries per pass over the docs (default: automatic)
+      --device D        auto (default), cpu, cuda or cuda:N
+      --cpu             the same as --device cpu
+      --threads N       default: one per CPU this process may use
+      --memory-limit S  most memory to use, such as 4G (default: 75% of what is
+                        free); K, M, G, T count in 1024, KB, MB, ... in 1000
+      --gpu-memory S    most memory to use on a CUDA device
+      --batch-size N    most queries per pass over the docs (default: automatic)
 
 what is said
-      --dry-run        print the plan and write nothing
-      --verify N       repeat N random queries in exact arithmetic and compare
-                       all bits before the result is written
-      --progress M     auto (default: a bar on a terminal; none where TERM=dumb
-                       or TQDM_DISABLE is set), always, never or json
-  -q, --quiet          only errors on standard error
-  -v, --verbose        also the plan and the times
-  -h, --help           this page
+      --dry-run         print the plan and write nothing
+      --verify N        repeat N random queries in exact arithmetic and compare
+                        all bits before the result is written
+      --progress M      auto (default: a bar on a terminal; none where TERM=dumb
+                        or TQDM_DISABLE is set), always, never or json
+  -q, --quiet           only errors on standard error
+  -v, --verbose         also the plan and the times
+  -h, --help            this page
 
 exit codes: 0 done, 1 failed while running, 2 wrong use or bad input,
             130 interrupted; no partial result is left in any case

@@ -118,6 +118,7 @@ TEST(RunFlags, UnknownFlagNamesTheNearest) {
   EXPECT_THAT(ErrorOf({"q", "d", "--theads=3"}),
               HasSubstr("unknown flag --theads; did you mean --threads?"));
   EXPECT_THAT(ErrorOf({"q", "d", "--zzzzzz"}), HasSubstr("unknown flag --zzzzzz;"));
+  EXPECT_THAT(ErrorOf({"q", "d", "-x"}), HasSubstr("unknown flag -x; see 'tiny-knn run --help'"));
 }
 
 TEST(RunFlags, MissingAndSurplusArguments) {
