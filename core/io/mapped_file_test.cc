@@ -69,6 +69,7 @@ TEST(MappedFileTest, ManyThreadsMayFaultAtOnce) {
     ASSERT_TRUE(file.ok());
     ASSERT_EQ(ftruncate(fd, 0), 0);
     std::vector<std::thread> threads;
+    threads.reserve(4);
     std::vector<int> sums(4);
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&file, &sums, t] {

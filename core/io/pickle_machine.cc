@@ -1,12 +1,16 @@
 #include "core/io/pickle_machine.h"
 
 #include <bit>
-#include <limits>
 #include <map>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "core/io/pickle_objects.h"
+#include "core/io/pickle_value.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -14,45 +18,9 @@ namespace {
 
 using Kind = PickleValue::Kind;
 
-enum Global { kReconstruct, kFromBuffer, kNdArray, kNumpyDType, kCodecsEncode, kBytesType };
-
-struct GlobalName {
-  std::string_view module;
-  std::string_view name;
-  Global global;
-};
-
-// numpy 2 moved its internals to numpy._core.
-constexpr GlobalName kGlobals[] = {
-    {"numpy.core.multiarray", "_reconstruct", kReconstruct},
-    {"numpy._core.multiarray", "_reconstruct", kReconstruct},
-    {"numpy.core.numeric", "_frombuffer", kFromBuffer},
-    {"numpy._core.numeric", "_frombuffer", kFromBuffer},
-    {"numpy", "ndarray", kNdArray},
-    {"numpy", "dtype", kNumpyDType},
-    {"_codecs", "encode", kCodecsEncode},
-    {"__builtin__", "bytes", kBytesType},
-    {"builtins", "bytes", kBytesType},
-};
-
-// Text of the input, fit for one line of a message.
-std::string Shown(std::string_view text) {
-  std::string out;
-  for (char c : text.substr(0, 60)) out += c >= ' ' && c <= '~' ? c : '?';
-  return text.size() > 60 ? out + "..." : out;
-}
-
-// Bytes of an element of a dtype like "i8"; 0: not a dtype this machine knows the size of.
-int64_t ElementSize(std::string_view code) {
-  constexpr std::string_view kKinds = "biuf";
-  if (code.size() != 2 || kKinds.find(code[0]) == std::string_view::npos) return 0;
-  const int64_t size = code[1] - '0';
-  return size == 1 || size == 2 || size == 4 || size == 8 ? size : 0;
-}
-
 class Machine {
  public:
-  explicit Machine(std::span<const uint8_t> input) : input_(input) {}
+  explicit Machine(std::span<const uint8_t> input) : input_(input), owned_budget_(input.size()) {}
 
   absl::StatusOr<PickleDocument> Run() {
     if (input_.size() < 2 || input_[0] != 0x80) {
@@ -176,16 +144,15 @@ class Machine {
   }
 
   absl::Status PushGlobal(std::string_view module, std::string_view name) {
-    for (const GlobalName& known : kGlobals) {
-      if (known.module == module && known.name == name) {
-        PickleValue value;
-        value.kind = Kind::kGlobal;
-        value.global = known.global;
-        return Push(std::move(value));
-      }
+    const std::optional<PickleCallable> callable = FindPickleCallable(module, name);
+    if (!callable.has_value()) {
+      return Error(fmt::format("found {}.{}, expected only numpy arrays, strings and numbers",
+                               ShownPickleText(module), ShownPickleText(name)));
     }
-    return Error(fmt::format("found {}.{}, expected only numpy arrays, strings and numbers",
-                             Shown(module), Shown(name)));
+    PickleValue value;
+    value.kind = Kind::kGlobal;
+    value.callable = *callable;
+    return Push(std::move(value));
   }
 
   absl::Status Get(size_t index_bytes) {
@@ -242,10 +209,6 @@ class Machine {
   absl::Status Step(uint8_t opcode);
   absl::Status Reduce();
   absl::Status Build();
-  absl::Status CallEncode(const std::vector<int32_t>& arguments);
-  absl::Status CallDType(const std::vector<int32_t>& arguments);
-  absl::Status CallFromBuffer(const std::vector<int32_t>& arguments);
-  absl::Status FillArray(int32_t array, int32_t shape, int32_t dtype, int32_t data);
   absl::StatusOr<PickleDocument> Finish();
 
   std::span<const uint8_t> input_;
@@ -254,7 +217,7 @@ class Machine {
   std::vector<int32_t> stack_;
   std::vector<size_t> marks_;  // heights of the stack
   std::map<uint64_t, int32_t> memo_;
-  size_t owned_bytes_ = 0;
+  size_t owned_budget_;  // bytes that may still be decoded: in all, as many as the input has
   PickleDocument document_;
 };
 
@@ -389,86 +352,10 @@ absl::Status Machine::Reduce() {
   if (callable.kind != Kind::kGlobal || arguments.kind != Kind::kTuple) {
     return Error(fmt::format("the pickle calls {}", PickleKindName(callable.kind)));
   }
-  switch (callable.global) {
-    case kReconstruct: {
-      // _reconstruct(numpy.ndarray, (0,), b'b'): an empty array that BUILD fills.
-      const bool of_ndarray = !arguments.items.empty() &&
-                              Value(arguments.items[0]).kind == Kind::kGlobal &&
-                              Value(arguments.items[0]).global == kNdArray;
-      if (!of_ndarray) return Error("the pickle reconstructs something that is no numpy.ndarray");
-      return PushNumber(Kind::kArray, 0);
-    }
-    case kFromBuffer:
-      return CallFromBuffer(arguments.items);
-    case kNumpyDType:
-      return CallDType(arguments.items);
-    case kCodecsEncode:
-      return CallEncode(arguments.items);
-    case kBytesType:
-      if (!arguments.items.empty()) return Error("the pickle calls bytes() with arguments");
-      return PushNumber(Kind::kBytes, 0);
-    default:
-      return Error("the pickle calls numpy.ndarray");
-  }
-}
-
-// numpy.dtype('i8', False, True).
-absl::Status Machine::CallDType(const std::vector<int32_t>& arguments) {
-  if (arguments.empty() || Value(arguments[0]).kind != Kind::kText) {
-    return Error("a numpy.dtype has no name");
-  }
-  PickleValue value;
-  value.kind = Kind::kDType;
-  value.text = Value(arguments[0]).text;
-  if (ElementSize(value.text) == 0) {
-    return Error(
-        fmt::format("found dtype '{}', expected int64, float32 or float64", Shown(value.text)));
-  }
-  if (value.text[1] == '1') value.byte_order = '|';
-  return Push(std::move(value));
-}
-
-// _codecs.encode('...', 'latin1'): how protocol 2 spells bytes.
-absl::Status Machine::CallEncode(const std::vector<int32_t>& arguments) {
-  if (arguments.size() != 2 || Value(arguments[0]).kind != Kind::kText ||
-      Value(arguments[1]).kind != Kind::kText || Value(arguments[1]).text != "latin1") {
-    return Error("found an encoding that is not latin1");
-  }
-  const std::string_view text = Value(arguments[0]).text;
-  // One text may be encoded many times: what it adds up to stays below the input's size.
-  owned_bytes_ += text.size();
-  if (owned_bytes_ > input_.size()) return Error("the pickle encodes a string more than once");
-  std::string bytes;
-  bytes.reserve(text.size());
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto first = static_cast<uint8_t>(text[i]);
-    if (first < 0x80) {
-      bytes += text[i];
-      continue;
-    }
-    const uint8_t second = i + 1 < text.size() ? static_cast<uint8_t>(text[i + 1]) : uint8_t{0};
-    if ((first != 0xC2 && first != 0xC3) || (second & 0xC0) != 0x80) {
-      return Error("found a character beyond latin1 in bytes");
-    }
-    bytes += static_cast<char>((first & 0x03) << 6 | (second & 0x3F));
-    ++i;
-  }
-  PickleValue value;
-  value.kind = Kind::kBytes;
-  value.text = document_.owned.emplace_back(std::move(bytes));
-  return Push(std::move(value));
-}
-
-// _frombuffer(buffer, dtype, shape, 'C').
-absl::Status Machine::CallFromBuffer(const std::vector<int32_t>& arguments) {
-  if (arguments.size() < 4) return Error("_frombuffer is called with too few arguments");
-  const PickleValue& order = Value(arguments[3]);
-  if (order.kind != Kind::kText || order.text != "C") {
-    return Error("found an array in Fortran order, expected C order");
-  }
-  absl::Status status = PushNumber(Kind::kArray, 0);
-  if (!status.ok()) return status;
-  return FillArray(stack_.back(), arguments[2], arguments[1], arguments[0]);
+  absl::StatusOr<PickleValue> result =
+      CallPickled(callable.callable, arguments, document_, owned_budget_);
+  if (!result.ok()) return Error(std::string(result.status().message()));
+  return Push(*std::move(result));
 }
 
 // Pops a state and gives it to the object below.
@@ -477,66 +364,8 @@ absl::Status Machine::Build() {
   if (!status.ok()) return status;
   const PickleValue& state = Value(stack_.back());
   stack_.pop_back();
-  const int32_t target = stack_.back();
-  if (state.kind != Kind::kTuple) return Error("an object's state is no tuple");
-  if (Value(target).kind == Kind::kDType) {
-    // (3, '<', None, None, None, -1, -1, 0): version, byte order, and what plain dtypes lack.
-    if (state.items.size() < 2 || Value(state.items[1]).kind != Kind::kText ||
-        Value(state.items[1]).text.size() != 1) {
-      return Error("a numpy.dtype has an unknown state");
-    }
-    Value(target).byte_order = Value(state.items[1]).text[0];
-    return absl::OkStatus();
-  }
-  if (Value(target).kind != Kind::kArray) {
-    return Error(
-        fmt::format("the pickle sets the state of {}", PickleKindName(Value(target).kind)));
-  }
-  // (1, shape, dtype, is_fortran, data)
-  if (state.items.size() != 5) return Error("a numpy array has an unknown state");
-  const PickleValue& fortran = Value(state.items[3]);
-  if ((fortran.kind != Kind::kBool && fortran.kind != Kind::kInt) || fortran.number != 0) {
-    return Error("found an array in Fortran order, expected C order");
-  }
-  return FillArray(target, state.items[1], state.items[2], state.items[4]);
-}
-
-absl::Status Machine::FillArray(int32_t array, int32_t shape, int32_t dtype, int32_t data) {
-  PickleValue& target = Value(array);
-  if (Value(shape).kind != Kind::kTuple || Value(dtype).kind != Kind::kDType ||
-      Value(data).kind != Kind::kBytes) {
-    return Error(fmt::format("an array has {} as shape, {} as dtype and {} as data",
-                             PickleKindName(Value(shape).kind), PickleKindName(Value(dtype).kind),
-                             PickleKindName(Value(data).kind)));
-  }
-  constexpr auto kMax = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-  auto bytes = static_cast<uint64_t>(ElementSize(Value(dtype).text));
-  bool empty = false;
-  std::vector<int64_t> sizes;
-  for (int32_t item : Value(shape).items) {
-    const PickleValue& size = Value(item);
-    if (size.kind != Kind::kInt || size.number < 0) {
-      return Error("an array's shape holds something that is no size");
-    }
-    if (sizes.size() == 32) return Error("an array has more than 32 dimensions");
-    sizes.push_back(size.number);
-    if (size.number == 0) {
-      empty = true;
-    } else if (bytes > kMax / static_cast<uint64_t>(size.number)) {
-      return Error("an array is larger than any file");
-    } else {
-      bytes *= static_cast<uint64_t>(size.number);
-    }
-  }
-  if (empty) bytes = 0;
-  if (Value(data).text.size() != bytes) {
-    return Error(
-        fmt::format("an array has {} bytes of data, {} expected", Value(data).text.size(), bytes));
-  }
-  target.shape = std::move(sizes);
-  target.dtype = dtype;
-  target.text = Value(data).text;
-  return absl::OkStatus();
+  status = SetPickledState(state, document_, Value(stack_.back()));
+  return status.ok() ? status : Error(std::string(status.message()));
 }
 
 absl::StatusOr<PickleDocument> Machine::Finish() {
@@ -549,36 +378,6 @@ absl::StatusOr<PickleDocument> Machine::Finish() {
 }
 
 }  // namespace
-
-std::string_view PickleKindName(PickleValue::Kind kind) {
-  switch (kind) {
-    case Kind::kNone:
-      return "None";
-    case Kind::kBool:
-      return "a bool";
-    case Kind::kInt:
-      return "an int";
-    case Kind::kFloat:
-      return "a float";
-    case Kind::kText:
-      return "a string";
-    case Kind::kBytes:
-      return "bytes";
-    case Kind::kTuple:
-      return "a tuple";
-    case Kind::kList:
-      return "a list";
-    case Kind::kDict:
-      return "a dict";
-    case Kind::kGlobal:
-      return "a callable";
-    case Kind::kDType:
-      return "a numpy dtype";
-    case Kind::kArray:
-      return "a numpy array";
-  }
-  return "something unknown";
-}
 
 absl::StatusOr<PickleDocument> ParsePickle(std::span<const uint8_t> input) {
   return Machine(input).Run();

@@ -8,6 +8,7 @@
 #include "core/io/file_util.h"
 #include "core/io/mapped_file.h"
 #include "core/io/pickle_machine.h"
+#include "core/io/pickle_value.h"
 #include "core/io/python_string.h"
 #include "core/io/result_pickle.h"
 #include "fmt/format.h"

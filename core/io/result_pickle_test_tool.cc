@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/io/result_pickle.h"
+#include "fmt/core.h"
 
 namespace tiny_knn {
 namespace {
@@ -62,12 +63,11 @@ int Read(const char* path) {
   const absl::StatusOr<ResultFile> result = ReadResultPickle(path);
   if (!result.ok()) return Fail(result.status());
   const ResultMetadata& m = result->metadata;
-  std::printf("%lld %lld %s %s|%s|%lld %s %s %s %s\n", static_cast<long long>(m.num_queries),
-              static_cast<long long>(m.k), std::string(DTypeName(m.score_dtype)).c_str(),
-              m.queries_path.c_str(), m.docs_path.c_str(), static_cast<long long>(m.batch_size),
-              m.dtype.c_str(), m.device.c_str(), m.metric.c_str(), m.tiny_knn_version.c_str());
+  fmt::print("{} {} {} {}|{}|{} {} {} {} {}\n", m.num_queries, m.k, DTypeName(m.score_dtype),
+             m.queries_path, m.docs_path, m.batch_size, m.dtype, m.device, m.metric,
+             m.tiny_knn_version);
   for (size_t i = 0; i < result->indices.size(); ++i) {
-    std::printf("%lld %a\n", static_cast<long long>(result->indices[i]), result->scores[i]);
+    std::printf("%s %a\n", std::to_string(result->indices[i]).c_str(), result->scores[i]);
   }
   return 0;
 }
