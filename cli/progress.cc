@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "cli/interrupt.h"
 #include "cli/text.h"
@@ -64,7 +65,7 @@ std::string FormatProgressBar(const ProgressState& state, int width) {
   const std::string rate = fmt::format("{} pairs/s", FormatRate(PairsPerSecond(state)));
   std::string time_left = "--:--";
   if (left) {
-    const auto whole = static_cast<int64_t>(std::min(*left + 0.5, 1e12));
+    const int64_t whole = std::llround(std::min(*left, 1e12));
     time_left = whole < 3600
                     ? fmt::format("{:02}:{:02}", whole / 60, whole % 60)
                     : fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);

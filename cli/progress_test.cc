@@ -11,7 +11,8 @@
 namespace tiny_knn {
 namespace {
 
-std::function<const char*(const char*)> Environment(std::map<std::string, std::string> variables) {
+std::function<const char*(const char*)> Environment(
+    const std::map<std::string, std::string>& variables) {
   return [variables](const char* name) -> const char* {
     const auto it = variables.find(name);
     return it == variables.end() ? nullptr : it->second.c_str();

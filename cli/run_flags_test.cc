@@ -13,7 +13,7 @@ namespace {
 
 using testing::HasSubstr;
 
-std::string ErrorOf(std::vector<std::string> args) {
+std::string ErrorOf(const std::vector<std::string>& args) {
   const auto request = ParseRunFlags(args);
   EXPECT_TRUE(absl::IsInvalidArgument(request.status())) << request.status();
   return std::string(request.status().message());

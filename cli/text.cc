@@ -140,7 +140,7 @@ std::string FormatRate(double per_second) {
 
 std::string FormatSeconds(double seconds) {
   if (seconds < 59.995) return fmt::format("{:.2f} s", seconds);
-  const auto whole = static_cast<int64_t>(std::min(seconds, 1e15) + 0.5);
+  const int64_t whole = std::llround(std::min(seconds, 1e15));
   if (whole < 3600) return fmt::format("{}:{:02}", whole / 60, whole % 60);
   return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
 }
