@@ -9,9 +9,7 @@ namespace tiny_knn {
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeCudaEngine(int /*device_index*/,
                                                        int64_t /*gpu_memory_bytes*/) {
-  return absl::UnavailableError(
-      "this build of tiny-knn has no CUDA engine; use --device cpu, or build it on a machine with "
-      "the CUDA toolkit");
+  return absl::UnavailableError("this build of tiny-knn has no CUDA engine; use --device cpu");
 }
 
 }  // namespace tiny_knn

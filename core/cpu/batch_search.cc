@@ -126,10 +126,13 @@ absl::Status BatchSearch<T>::SearchChunk(RowSource& docs, int64_t begin, int64_t
     if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
     const absl::Status unchanged = docs.CheckUnchanged();
     if (!unchanged.ok()) return unchanged;
+    // A chunk is done when its survivors are rescored.
+    if (block.end == chunk_.rows) break;
     progress_.Report(num_queries_ * (begin + block.end), num_queries_ * docs.rows());
   }
   pool_.Run([&](int worker) { RescoreChunk(worker); });
   if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
+  progress_.Report(num_queries_ * end, num_queries_ * docs.rows());
   return absl::OkStatus();
 }
 

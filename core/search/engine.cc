@@ -117,7 +117,6 @@ absl::StatusOr<SearchReport> Engine::Search(RowSource& queries, RowSource& docs,
     }
     const absl::Status taken = sink.Take(first, out);
     if (!taken.ok()) return taken;
-    whole.Report((first + count) * docs.rows(), pairs_total);
   }
   return report;
 }
