@@ -216,7 +216,8 @@ std::vector<std::string> NearestWords(std::string_view word,
   const int furthest = std::clamp(static_cast<int>(word.size()) / 3, 1, 3);
   std::vector<std::pair<int, size_t>> near;
   for (size_t i = 0; i < candidates.size(); ++i) {
-    const auto lengths = std::minmax(word.size(), candidates[i].size());
+    // The list gives values; of two arguments, minmax would keep references to what is gone.
+    const auto lengths = std::minmax({word.size(), candidates[i].size()});
     if (lengths.second - lengths.first > static_cast<size_t>(furthest)) continue;
     const int distance = EditDistance(word, candidates[i]);
     if (distance <= furthest) near.emplace_back(distance, i);
