@@ -14,6 +14,10 @@ namespace tiny_knn {
 // Writes to a temporary file in the target's folder (O_EXCL, O_NOFOLLOW, mode 0666 & ~umask);
 // Commit makes it durable and gives it its name, replacing what was there. Destroyed without
 // Commit, it removes the temporary file. Thread-compatible.
+//
+// The temporary file is `.{name}.{pid}.{random}.tmp`. A target that is a symbolic link stays one:
+// the file it names is replaced, in that file's folder. A target that exists and is no regular file
+// (a directory, /dev/null, a FIFO) is refused. A failed fsync is an error and is not tried again.
 class AtomicFile {
  public:
   // Errors name the path: NotFound (no such folder), PermissionDenied, InvalidArgument (the target
