@@ -148,11 +148,28 @@ void AddFineSelections(ListBuilder& list) {
   for (const std::string_view scenario :
        {"near_ties", "near_ties_off_centre", "negative_near_ties", "underflowing_products",
         "nan_in_most_docs", "non_finite_first", "duplicates", "ascending", "misleading_sample",
-        "parallel_rows", "off_centre_both"}) {
+        "parallel_rows", "off_centre_both", "hidden_remainders"}) {
     for (const Metric metric : kMetrics) {
       list.Add(Make(scenario, metric, DType::kFloat32, kSplits), {3, 500, 24, 4});
       list.Add(Make(scenario, metric, DType::kBFloat16, kPlanned), {3, 700, 40, 1});
       list.Add(Make(scenario, metric, DType::kFloat64, kPlanned), {3, 700, 40, 7});
+    }
+  }
+}
+
+// Long rows, where errors add up to what the bound allows.
+void AddLongRows(ListBuilder& list) {
+  for (const Metric metric : kMetrics) {
+    for (const int64_t dim : {100, 256, 500, 1000}) {
+      for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
+        list.Add(Make("absorbed_terms", metric, dtype, kPlanned), {4, 90, dim, 3});
+        list.Add(Make("absorbed_terms", metric, dtype, kChunks), {2, 90, dim, 8});
+      }
+    }
+    for (const int64_t dim : {1000, 4096}) {
+      list.Add(Make("underflowing_products", metric, DType::kFloat32, kPlanned), {2, 80, dim, 6});
+      list.Add(Make("underflowing_products", metric, DType::kFloat32, kTiny), {2, 80, dim, 10});
+      list.Add(Make("bell", metric, DType::kFloat32, kChunks), {2, 80, dim, 5});
     }
   }
 }
@@ -288,6 +305,7 @@ const std::vector<Case>& AllCases() {
     ListBuilder list;
     AddScenarios(list);
     AddFineSelections(list);
+    AddLongRows(list);
     AddShapes(list);
     AddDTypePairs(list);
     AddNarrowing(list);

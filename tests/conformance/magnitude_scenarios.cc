@@ -85,6 +85,25 @@ void HugeTimesTiny(Problem& p, Random& r) {
   FillDocs(p, [&](int64_t, int64_t) { return PowerOfTwo(-kExponent) * r.Bell(); });
 }
 
+// A float32 sum at its worst. It starts at 1; then every product of the first kind of docs is just
+// below half an ulp and vanishes, every product of the second kind just above it and counts double.
+// The second kind has a few products less and is really the worse one, but looks better by nearly
+// twice the error bound.
+void AbsorbedTerms(Problem& p, Random& r) {
+  const Value small = PowerOfTwo(-12);
+  const Value off = PowerOfTwo(p.doc_dtype == DType::kFloat32 ? -10 : -7);
+  FillQueries(p,
+              [&](int64_t i, int64_t j) { return (i % 2 == 0 ? 1 : -1) * (j == 0 ? 1 : small); });
+  for (int64_t i = 0; i < p.num_docs; ++i) {
+    const bool vanishes = r.OneIn(3);
+    const int64_t zeros = vanishes ? r.Below(2) : 1 + p.dim / 20 + r.Below(3);
+    for (int64_t j = 0; j < p.dim; ++j) {
+      p.d(i, j) = j >= p.dim - zeros ? 0 : small * (vanishes ? 1 - off : 1 + off);
+    }
+    p.d(i, 0) = 1;
+  }
+}
+
 // Rows whose norms lie around 2^63, where a float32 dot of two such rows nears overflow.
 void NormsNearTheBypass(Problem& p, Random& r) {
   FillQueries(
@@ -162,6 +181,7 @@ std::vector<Scenario> MagnitudeScenarios() {
       {"around_1e_minus_22", Around<-74>},
       {"huge_times_tiny", HugeTimesTiny<60>},
       {"tiny_times_huge", HugeTimesTiny<-120>},
+      {"absorbed_terms", AbsorbedTerms},
       {"norms_near_the_bypass", NormsNearTheBypass},
       {"overflow_that_cancels", OverflowThatCancels},
       {"overflow_threshold", OverflowThreshold},

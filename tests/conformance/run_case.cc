@@ -1,6 +1,7 @@
 #include "tests/conformance/run_case.h"
 
 #include <fmt/format.h>
+#include <immintrin.h>
 
 #include <cstring>
 #include <memory>
@@ -151,7 +152,8 @@ std::string CompareResults(const Results& expected, const Results& found) {
 
 }  // namespace
 
-std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test) {
+std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test,
+                    const RunOptions& options) {
   Problem problem{.num_queries = c.num_queries,
                   .num_docs = c.num_docs,
                   .dim = c.dim,
@@ -188,8 +190,17 @@ std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test) {
   const auto docs = MakeSource("docs", doc_rows.view, c.storage);
   const std::unique_ptr<Engine> engine = engine_under_test.make();
   CollectingSink sink(found);
+  const SearchPlan plan = PlanOfCase(c);
+  const uint32_t mxcsr_before = _mm_getcsr();
+  if (options.mxcsr.has_value()) _mm_setcsr(*options.mxcsr);
   const absl::StatusOr<SearchReport> report =
-      engine->Search(*queries, *docs, params, PlanOfCase(c), nullptr, sink);
+      engine->Search(*queries, *docs, params, plan, nullptr, sink);
+  constexpr uint32_t kStickyFlags = 0x3F;
+  const uint32_t mxcsr_after = _mm_getcsr();
+  _mm_setcsr(mxcsr_before);
+  if (((mxcsr_after ^ options.mxcsr.value_or(mxcsr_before)) & ~kStickyFlags) != 0) {
+    return fmt::format("the engine left MXCSR at {:#x}\n", mxcsr_after);
+  }
   if (!report.ok()) return "the engine failed: " + report.status().ToString() + "\n";
   if (sink.taken() != c.num_queries) {
     return fmt::format("{} of {} queries handed out\n", sink.taken(), c.num_queries);

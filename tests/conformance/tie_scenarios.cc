@@ -187,6 +187,29 @@ void Midpoints(Problem& p, Random& r) {
   }
 }
 
+// A midpoint of the score's format and a remainder that float64 loses on the way: the last bit of
+// the score is the remainder's sign.
+void HiddenRemainders(Problem& p, Random& r) {
+  const bool is_double = p.compute_dtype == DType::kFloat64;
+  const int half_ulp = is_double ? -43 : -14;  // of scores in [2^10, 2^11)
+  const int tiny = is_double ? -120 : (p.doc_dtype == DType::kFloat16 ? -48 : -90);
+  const std::array<Value, 3> signs = {Value{0}, Value{1}, -Value{1}};
+  const auto put = [&](int64_t j, auto query, auto doc) {
+    if (j >= p.dim) return;
+    for (int64_t i = 0; i < p.num_queries; ++i) p.q(i, j) = query(i);
+    for (int64_t i = 0; i < p.num_docs; ++i) p.d(i, j) = doc(i);
+  };
+  put(
+      0, [](int64_t i) { return i % 2 == 0 ? 1 : -1; },
+      [&](int64_t) { return Step(1024, p.doc_dtype, r.Below(4)); });
+  put(
+      1, [&](int64_t i) { return PowerOfTwo(half_ulp / 2) * (i % 2 == 0 ? 1 : -1); },
+      [&](int64_t) { return PowerOfTwo(half_ulp - half_ulp / 2) * (r.OneIn(4) ? 0 : 1); });
+  put(
+      2, [&](int64_t) { return PowerOfTwo(tiny / 2); },
+      [&](int64_t) { return PowerOfTwo(tiny - tiny / 2) * signs[r.Below(3)]; });
+}
+
 // 1 + j 2^-11 + j^2 2^-24, minus: squares that are midpoints for odd j.
 void SquaredMidpoints(Problem& p, Random& r) {
   for (int64_t i = 0; i < p.num_docs; ++i) {
@@ -268,6 +291,7 @@ std::vector<Scenario> TieScenarios() {
       {"exact_cancellation", ExactCancellation},
       {"tiny_remainder", TinyRemainder},
       {"midpoints", Midpoints},
+      {"hidden_remainders", HiddenRemainders},
       {"squared_midpoints", SquaredMidpoints},
       {"cosine_midpoints", CosineMidpoints},
       {"clusters", Clusters},

@@ -1,0 +1,58 @@
+// Runs the conformance list on one changed engine. With --expect=caught the change must make a case
+// fail: a guard whose removal nobody notices is either untested or not needed. With --expect=clean
+// (the unchanged copy) every case must pass, which shows that copying alone breaks nothing.
+//
+// --count goes on after the first failure and says how many cases catch the change.
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "tests/conformance/conformance_cases.h"
+#include "tests/conformance/engines.h"
+#include "tests/conformance/run_case.h"
+#include TINY_KNN_MUTANT_ENGINE
+
+namespace tiny_knn::conformance {
+namespace {
+
+int Main(int argc, char** argv) {
+  bool expect_caught = false;
+  bool expect_clean = false;
+  bool count_all = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    expect_caught |= argument == "--expect=caught";
+    expect_clean |= argument == "--expect=clean";
+    count_all |= argument == "--count";
+  }
+  if (expect_caught == expect_clean) {
+    std::fprintf(stderr, "usage: %s --expect=caught|clean [--count]\n", argv[0]);
+    return 2;
+  }
+  const EngineUnderTest engine{"mutant", TINY_KNN_MUTANT::MakeCpuEngine};
+  std::vector<std::pair<std::string, std::string>> failures;
+  size_t ran = 0;
+  for (const Case& c : AllCases()) {
+    ++ran;
+    std::string difference = RunCase(c, engine);
+    if (difference.empty()) continue;
+    failures.emplace_back(c.name, std::move(difference));
+    if (!count_all) break;
+  }
+  std::printf("%zu of %zu cases run, %zu failed\n", ran, AllCases().size(), failures.size());
+  for (size_t i = 0; i < failures.size() && i < 10; ++i) {
+    std::printf("%s\n%s", failures[i].first.c_str(), failures[i].second.c_str());
+  }
+  if (expect_caught && failures.empty()) {
+    std::printf("no case of the conformance list notices this change to the engine\n");
+    return 1;
+  }
+  return expect_clean && !failures.empty() ? 1 : 0;
+}
+
+}  // namespace
+}  // namespace tiny_knn::conformance
+
+int main(int argc, char** argv) { return tiny_knn::conformance::Main(argc, argv); }
