@@ -107,7 +107,7 @@ bool AllFinite(const T* row, int64_t dim) {
 class CosineMagnitude {
  public:
   // All three of one weight; qq and dd positive.
-  CosineMagnitude(BigUint dot, const BigUint& qq, const BigUint& dd)
+  CosineMagnitude(const BigUint& dot, const BigUint& qq, const BigUint& dd)
       : dot_squared_(Multiply(dot, dot)), norms_(Multiply(qq, dd)) {
     // An estimate good to about 2^-50: leading 64 bits of each.
     const auto leading = [](const BigUint& value, int64_t& exponent) {
