@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "core/io/unprivileged_for_test.h"
 #include "fmt/format.h"
 #include "gtest/gtest.h"
 
@@ -189,7 +190,7 @@ TEST_F(AtomicFileTest, TargetsThatCannotBeFilesAreRefused) {
 }
 
 TEST_F(AtomicFileTest, FolderWithoutPermissionIsPermissionDenied) {
-  if (geteuid() == 0) GTEST_SKIP() << "root may write everywhere";
+  const ScopedUnprivileged unprivileged;
   fs::permissions(folder_, fs::perms::owner_read | fs::perms::owner_exec);
   EXPECT_EQ(AtomicFile::Create(path_).status().code(), absl::StatusCode::kPermissionDenied);
   fs::permissions(folder_, fs::perms::owner_all);

@@ -340,8 +340,9 @@ absl::Status CheckConversion(DType from, DType compute_dtype) {
   if (IsFloatingPoint(from) && !IsFloatingPoint(compute_dtype)) {
     return absl::InvalidArgumentError(fmt::format(
         "{} values cannot be searched in --dtype {}, which would lose their fractions; use --dtype "
-        "{} or float32",
-        DTypeName(from), DTypeName(compute_dtype), DTypeName(from)));
+        "{}{}",
+        DTypeName(from), DTypeName(compute_dtype), DTypeName(from),
+        from == DType::kFloat32 ? "" : " or float32"));
   }
   return absl::OkStatus();
 }
