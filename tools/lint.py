@@ -21,6 +21,8 @@ import sys
 
 CLANG_TIDY = "clang-tidy-14"
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+# Also one that names its header by a macro, which a build defines.
+_ANY_INCLUDE = re.compile(r'^\s*#\s*include\s+"?([^"<\s]+)', re.MULTILINE)
 _KEPT = re.compile(r"-(D(?!__(DATE|TIME|TIMESTAMP)__)|m|std=c\+\+2|I|iquote|isystem|fopenmp)")
 
 
@@ -62,7 +64,9 @@ def included(source, seen):
 
 def generated_headers(files):
     """Headers that only a build makes: clang-tidy cannot look at what includes them."""
-    names = {name for data in files.values() for name in _INCLUDE.findall(data.decode("utf-8", "replace"))}
+    names = set()
+    for data in files.values():
+        names.update(_ANY_INCLUDE.findall(data.decode("utf-8", "replace")))
     return sorted(name for name in names
                   if not os.path.isfile(name) and not os.path.isfile("/usr/include/" + name))
 
