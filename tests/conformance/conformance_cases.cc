@@ -148,12 +148,16 @@ void AddFineSelections(ListBuilder& list) {
   for (const std::string_view scenario :
        {"near_ties", "near_ties_off_centre", "negative_near_ties", "underflowing_products",
         "nan_in_most_docs", "non_finite_first", "duplicates", "ascending", "misleading_sample",
-        "parallel_rows", "off_centre_both", "hidden_remainders"}) {
+        "parallel_rows", "off_centre_both", "hidden_remainders", "far_queries"}) {
     for (const Metric metric : kMetrics) {
       list.Add(Make(scenario, metric, DType::kFloat32, kSplits), {3, 500, 24, 4});
       list.Add(Make(scenario, metric, DType::kBFloat16, kPlanned), {3, 700, 40, 1});
       list.Add(Make(scenario, metric, DType::kFloat64, kPlanned), {3, 700, 40, 7});
     }
+  }
+  for (const int64_t k : {1, 2, 5, 30}) {
+    list.Add(Make("far_queries", Metric::kL2, DType::kFloat32, kPlanned), {6, 700, 40, k});
+    list.Add(Make("wide_range", Metric::kL2, DType::kFloat32, kPlanned), {6, 100, 17, k});
   }
 }
 

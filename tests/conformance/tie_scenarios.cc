@@ -210,6 +210,14 @@ void HiddenRemainders(Problem& p, Random& r) {
       [&](int64_t) { return PowerOfTwo(tiny - tiny / 2) * signs[r.Below(3)]; });
 }
 
+// Queries far away from docs that lie close together: squared distances tie in blocks, because one
+// ulp of them is more than the docs' differences. Only the index decides within a block.
+void FarQueries(Problem& p, Random& r) {
+  FillQueries(p, [&](int64_t, int64_t) { return 100 + 50 * r.Unit(); });
+  const Value near = PowerOfTwo(p.compute_dtype == DType::kFloat64 ? -40 : -14);
+  FillDocs(p, [&](int64_t, int64_t) { return near * r.Unit(); });
+}
+
 // 1 + j 2^-11 + j^2 2^-24, minus: squares that are midpoints for odd j.
 void SquaredMidpoints(Problem& p, Random& r) {
   for (int64_t i = 0; i < p.num_docs; ++i) {
@@ -291,6 +299,7 @@ std::vector<Scenario> TieScenarios() {
       {"exact_cancellation", ExactCancellation},
       {"tiny_remainder", TinyRemainder},
       {"midpoints", Midpoints},
+      {"far_queries", FarQueries},
       {"hidden_remainders", HiddenRemainders},
       {"squared_midpoints", SquaredMidpoints},
       {"cosine_midpoints", CosineMidpoints},

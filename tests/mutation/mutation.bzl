@@ -54,10 +54,17 @@ def mutation_test(name, patch = None):
         testonly = True,
         srcs = [name + "/" + file for file in _SOURCES + _TEXTUAL_SOURCES],
         hdrs = [name + "/" + file for file in _HEADERS],
+        # Many copies are built and each runs for seconds: little optimisation is the quickest.
+        copts = [
+            "-O1",
+            "-g0",
+        ],
         linkopts = [
             "-lgomp",
             "-lpthread",
         ],
+        # Not of its own under //...: once as what its test needs is enough.
+        tags = ["manual"],
         textual_hdrs = [name + "/" + file for file in _TEXTUAL_SOURCES],
         deps = [
             "//core/io:row_source",
