@@ -22,6 +22,7 @@
 #include "absl/status/status.h"
 #include "core/cpu/cpu_engine.h"
 #include "core/io/row_source.h"
+#include "core/matrix/aligned_vector.h"
 #include "core/search/engine.h"
 #include "core/search/planner.h"
 #include "core/search/search.h"
@@ -31,13 +32,13 @@ namespace {
 
 int Threads() { return static_cast<int>(std::thread::hardware_concurrency()); }
 
-// Gaussian rows [rows, dim]: the worst case for a screen, since no doc stands out. Made once a
-// shape.
-const std::vector<float>& GaussianRows(int64_t rows, int64_t dim, unsigned seed) {
+// Gaussian rows [rows, dim], aligned as numpy aligns the data in a file: the worst case for a
+// screen, since no doc stands out. Made once a shape.
+const AlignedVector<float>& GaussianRows(int64_t rows, int64_t dim, unsigned seed) {
   struct Made {
     int64_t rows = 0;
     int64_t dim = 0;
-    std::vector<float> values;
+    AlignedVector<float> values;
   };
   static Made made[2];
   Made& slot = made[seed % 2];
@@ -52,8 +53,8 @@ const std::vector<float>& GaussianRows(int64_t rows, int64_t dim, unsigned seed)
   return slot.values;
 }
 
-std::unique_ptr<RowSource> Source(std::string name, const std::vector<float>& values, int64_t rows,
-                                  int64_t dim) {
+std::unique_ptr<RowSource> Source(std::string name, const AlignedVector<float>& values,
+                                  int64_t rows, int64_t dim) {
   return MakeMemoryRowSource(
       std::move(name), {values.data(), DType::kFloat32, rows, dim, dim * int64_t{sizeof(float)}});
 }
@@ -111,8 +112,8 @@ void BM_Sgemm(benchmark::State& state) {
   const int64_t num_queries = state.range(0);
   const int64_t num_docs = state.range(1);
   const int64_t dim = state.range(2);
-  const std::vector<float>& queries = GaussianRows(num_queries, dim, 1);
-  const std::vector<float>& docs = GaussianRows(num_docs, dim, 2);
+  const AlignedVector<float>& queries = GaussianRows(num_queries, dim, 1);
+  const AlignedVector<float>& docs = GaussianRows(num_docs, dim, 2);
   std::vector<float> scores(static_cast<size_t>(num_queries * num_docs));
   omp_set_num_threads(Threads());
   for (auto _ : state) {

@@ -18,6 +18,8 @@ namespace {
 
 // Docs are rescored for all of a thread's queries while this many bytes of them stay in cache.
 constexpr int64_t kRescoreWindowBytes = int64_t{2} << 20;
+// Floats of a cache line: both float and double rows of a multiple of it fill whole lines.
+constexpr int64_t kRowUnit = kCacheLineBytes / sizeof(float);
 
 }  // namespace
 
@@ -32,8 +34,9 @@ BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const 
       first_query_(first_query),
       num_queries_(num_queries),
       dim_(dim),
+      query_stride_((dim + kRowUnit - 1) / kRowUnit * kRowUnit),
       query_parts_(std::max<int64_t>(1, pool.threads() / plan.doc_splits)),
-      query_values_(static_cast<size_t>(num_queries * dim)),
+      query_values_(static_cast<size_t>(num_queries * query_stride_)),
       screen_(MakeScreen<T>(params, plan, dim)),
       bounds_(plan.doc_chunk),
       candidates_(num_queries * plan.doc_splits, plan.candidate_capacity),
@@ -57,15 +60,15 @@ absl::Status BatchSearch<T>::LoadQueries(RowSource& queries, SearchReport& repor
     if (part.size() == 0) return;
     worker.status = ConvertRows<T>(
         view->Slice(part.begin, part.end), params_.compute_dtype, first_query_ + part.begin,
-        query_values_.data() + part.begin * dim_, dim_, worker.counts.convert);
+        query_values_.data() + part.begin * query_stride_, query_stride_, worker.counts.convert);
     for (int64_t i = part.begin; i < part.end; ++i) {
-      const T* values = query_values_.data() + i * dim_;
+      const T* values = query_values_.data() + i * query_stride_;
       const double* wide = nullptr;
       if constexpr (std::is_same_v<T, double>) {
         wide = values;
       } else {
-        std::copy(values, values + dim_, query_wide_.begin() + i * dim_);
-        wide = query_wide_.data() + i * dim_;
+        std::copy(values, values + dim_, query_wide_.begin() + i * query_stride_);
+        wide = query_wide_.data() + i * query_stride_;
       }
       queries_[static_cast<size_t>(i)] = PrepareQuery<T>(values, wide, dim_);
       const bool finite =
@@ -263,7 +266,7 @@ void BatchSearch<T>::RescoreNow(int64_t query, int64_t split, Worker& worker) {
   TakeScored(list, worker.found);
   ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
   const std::lock_guard lock(exact_mutexes_[static_cast<size_t>(query) % exact_mutexes_.size()]);
-  exact.Merge(worker.found);
+  exact.Merge(worker.found, worker.sort_scratch);
   if (exact.full()) {
     RaiseThreshold(query, split, screen_->ThresholdFor(query, exact.kth_score()));
   }
@@ -319,7 +322,7 @@ void BatchSearch<T>::RescoreChunk(int w) {
       TakeScored(list, worker.found);
     }
     ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
-    exact.Merge(worker.found);
+    exact.Merge(worker.found, worker.sort_scratch);
     if (!exact.full()) continue;
     const float threshold = screen_->ThresholdFor(query, exact.kth_score());
     for (int64_t split = 0; split < splits; ++split) RaiseThreshold(query, split, threshold);
@@ -332,7 +335,7 @@ void BatchSearch<T>::Finish(const TopKView& out, SearchReport& report) {
     Worker& worker = workers_[static_cast<size_t>(w)];
     const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
     for (int64_t query = queries.begin; query < queries.end; ++query) {
-      const bool tied = exact_[static_cast<size_t>(query)].Finish(
+      const bool tied = exact_[static_cast<size_t>(query)].Write(
           static_cast<T*>(out.scores) + query * params_.k, out.indices + query * params_.k);
       worker.tied += tied ? 1 : 0;
     }

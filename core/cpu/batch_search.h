@@ -20,6 +20,7 @@
 #include "core/cpu/screen.h"
 #include "core/cpu/thread_pool.h"
 #include "core/io/row_source.h"
+#include "core/matrix/aligned_vector.h"
 #include "core/search/planner.h"
 #include "core/search/search.h"
 
@@ -40,10 +41,11 @@ class BatchSearch {
  private:
   // What one thread needs for itself.
   struct Worker {
-    std::vector<float> tile;  // [query_tile, doc_tile] scores
+    AlignedVector<float> tile;  // [query_tile, doc_tile] scores
     std::vector<uint32_t> select_scratch;
     std::vector<T> row_scratch;
     std::vector<Ranked<T>> found;
+    std::vector<Ranked<T>> sort_scratch;
     PrepareCounts counts;
     absl::Status status;
     int64_t rescored = 0;
@@ -77,10 +79,12 @@ class BatchSearch {
   const int64_t first_query_;
   const int64_t num_queries_;
   const int64_t dim_;
-  const int64_t query_parts_;  // threads that screen different queries
+  const int64_t query_stride_;  // dim rounded up to whole cache lines
+  const int64_t query_parts_;   // threads that screen different queries
 
-  std::vector<T> query_values_;     // [num_queries, dim]
-  std::vector<double> query_wide_;  // the same in double, unless T is double
+  // Rows of queries, [num_queries, query_stride_], each on a cache line.
+  AlignedVector<T> query_values_;
+  AlignedVector<double> query_wide_;  // the same in double, unless T is double
   std::vector<PreparedQuery<T>> queries_;
   std::unique_ptr<Screen<T>> screen_;
   DocBoundArrays bounds_;                  // of the chunk

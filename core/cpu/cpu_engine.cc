@@ -23,6 +23,9 @@ class CpuEngine : public Engine {
   absl::Status SearchBatch(RowSource& queries, int64_t first_query, int64_t num_queries,
                            RowSource& docs, const SearchParams& params, const SearchPlan& plan,
                            Progress& progress, const TopKView& out, SearchReport& report) override {
+    if (plan.threads < plan.doc_splits) {
+      return absl::InternalError("the plan splits docs between more threads than it has");
+    }
     if (pool_ == nullptr || pool_->threads() != plan.threads) {
       pool_.reset();
       pool_ = std::make_unique<ThreadPool>(plan.threads);

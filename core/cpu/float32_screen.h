@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "core/cpu/screen.h"
+#include "core/matrix/aligned_vector.h"
 
 namespace tiny_knn {
 
@@ -42,11 +43,11 @@ class Float32Screen : public Screen<T> {
   const SearchParams params_;
   const int64_t dim_;
   const double gamma_;
-  std::vector<float> queries_;  // [num_queries, dim]
+  AlignedVector<float> queries_;  // [num_queries, dim]
   std::vector<QueryScalars> query_scalars_;
   MatrixView block_;
   bool in_place_ = false;               // the block's rows are float32 as they lie
-  std::vector<float> block_rows_;       // [max_block, dim], unused while in_place_
+  AlignedVector<float> block_rows_;     // [max_block, dim], unused while in_place_
   const float* screen_rows_ = nullptr;  // [block rows, screen_stride_]
   int64_t screen_stride_ = 0;
   const int64_t max_block_;
