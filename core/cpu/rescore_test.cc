@@ -46,7 +46,8 @@ TYPED_TEST(RescoreTest, SortRankedEqualsSortingByTheOrderOfResults) {
   for (const size_t size : {0, 1, 255, 256, 257, 5000}) {
     for (const bool with_nan : {false, true}) {
       for (const bool shuffled : {false, true}) {
-        for (const T width : {T{0}, std::numeric_limits<T>::epsilon(), T{0.001}, T{1e30}}) {
+        for (const T width : {T{0}, std::numeric_limits<T>::epsilon(), static_cast<T>(0.001),
+                              static_cast<T>(1e30)}) {
           std::vector<Ranked<T>> docs = this->Docs(size, T{1}, T{1} + width, with_nan);
           if (shuffled) std::shuffle(docs.begin(), docs.end(), this->random_);
           std::vector<Ranked<T>> expected = docs;
