@@ -174,12 +174,16 @@ std::string Histogram(std::span<const double> scores, int bins, bool unicode) {
     greatest = std::max(greatest, score);
   }
   if (!(least < greatest) || bins < 1) return "";
+  // Halves where the width of the range overflows, and only there: half of the least positive
+  // number is no number of its own.
+  const double scale = std::isfinite(greatest - least) ? 1 : 0.5;
+  const double width = greatest * scale - least * scale;
+  if (!(width > 0)) return "";
   std::vector<int64_t> counts(static_cast<size_t>(bins), 0);
   for (double score : scores) {
     if (!std::isfinite(score)) continue;
-    // Halves, so that the width of the whole range of doubles does not overflow.
-    const double part = (score / 2 - least / 2) / (greatest / 2 - least / 2);
-    ++counts[static_cast<size_t>(std::min(bins - 1, static_cast<int>(part * bins)))];
+    const double part = (score * scale - least * scale) / width;
+    ++counts[static_cast<size_t>(std::clamp(static_cast<int>(part * bins), 0, bins - 1))];
   }
   static constexpr const char* kBlocks[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   static constexpr const char* kAscii[] = {" ", ".", ":", "-", "=", "+", "*", "%", "#"};

@@ -96,6 +96,13 @@ TEST(Histogram, IgnoresNonFiniteScoresAndSurvivesTheWidestRange) {
   EXPECT_EQ(Histogram(std::vector<double>{kMax, -kMax, std::nan(""), INFINITY}, 3, false), "# #");
 }
 
+TEST(Histogram, SurvivesTheNarrowestRange) {
+  constexpr double kLeast = std::numeric_limits<double>::denorm_min();
+  EXPECT_EQ(Histogram(std::vector<double>{0, kLeast}, 3, false), "# #");
+  EXPECT_EQ(Histogram(std::vector<double>{-kLeast, 0, kLeast}, 3, false), "###");
+  EXPECT_EQ(Histogram(std::vector<double>{1, std::nextafter(1.0, 2.0)}, 3, false), "# #");
+}
+
 TEST(EditDistance, CountsEditsAndSwaps) {
   EXPECT_EQ(EditDistance("", "abc"), 3);
   EXPECT_EQ(EditDistance("run", "run"), 0);
