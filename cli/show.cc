@@ -9,6 +9,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -119,20 +120,30 @@ std::string QueryTable(const ResultFile& result, int64_t query, int64_t top, con
   return text;
 }
 
-absl::Status CheckTop(const ResultFile& result, const IndexRange& queries, int64_t top,
-                      std::set<int64_t>* docs) {
+// What of a result is looked at. Docs and queries are listed only where their labels are wanted.
+struct Shown {
+  std::set<int64_t> docs, queries;
+  int64_t greatest_index = 0;
+};
+
+absl::StatusOr<Shown> CheckTop(const ResultFile& result, const IndexRange& queries, int64_t top,
+                               const ShowFlags& flags) {
+  Shown shown;
+  if (top == 0) return shown;  // such a result may claim any number of queries
   for (int64_t query = queries.begin; query < queries.end; ++query) {
+    if (flags.query_labels) shown.queries.insert(query);
     for (int64_t rank = 0; rank < top; ++rank) {
       const int64_t index = result.indices[static_cast<size_t>(query * result.metadata.k + rank)];
       if (index < 0) {
         return absl::InvalidArgumentError(
-            fmt::format("query {} rank {} has the index {}; a doc's index is 0 or more", query,
-                        rank + 1, index));
+            fmt::format("{}: query {} rank {} has the index {}; a doc's index is 0 or more",
+                        flags.result, query, rank + 1, index));
       }
-      docs->insert(index);
+      shown.greatest_index = std::max(shown.greatest_index, index);
+      if (flags.labels) shown.docs.insert(index);
     }
   }
-  return absl::OkStatus();
+  return shown;
 }
 
 std::string Heading(const std::string& path, const ResultMetadata& data) {
@@ -148,6 +159,12 @@ std::string Heading(const std::string& path, const ResultMetadata& data) {
 }
 
 absl::Status Show(const ShowFlags& flags, Console& console) {
+  for (const auto& [flag, path] :
+       {std::pair("--labels", &flags.labels), std::pair("--query-labels", &flags.query_labels)}) {
+    if (*path && (*path)->empty()) {
+      return absl::InvalidArgumentError(fmt::format("{} expects a file name, found ''", flag));
+    }
+  }
   int64_t top = 10;
   if (flags.top) {
     const absl::StatusOr<int64_t> asked = ParseCount("--top", *flags.top, 1);
@@ -166,28 +183,25 @@ absl::Status Show(const ShowFlags& flags, Console& console) {
     queries = *asked;
   }
 
-  std::set<int64_t> docs, query_set;
-  absl::Status status = CheckTop(*result, queries, top, &docs);
-  if (!status.ok()) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: {}", flags.result, std::string(status.message())));
-  }
-  for (int64_t query = queries.begin; query < queries.end; ++query) query_set.insert(query);
+  const absl::StatusOr<Shown> shown = CheckTop(*result, queries, top, flags);
+  if (!shown.ok()) return shown.status();
   absl::StatusOr<Labels> labels = Labels();
-  if (flags.labels) labels = ReadLabels(*flags.labels, docs);
+  if (flags.labels) labels = ReadLabels(*flags.labels, shown->docs);
   if (!labels.ok()) return labels.status();
   absl::StatusOr<Labels> query_labels = Labels();
-  if (flags.query_labels) query_labels = ReadLabels(*flags.query_labels, query_set);
+  if (flags.query_labels) query_labels = ReadLabels(*flags.query_labels, shown->queries);
   if (!query_labels.ok()) return query_labels.status();
 
   Layout layout;
   layout.label_width = TerminalWidth(STDOUT_FILENO);  // without limit where nobody looks
   layout.unicode = Utf8Locale();
-  if (!docs.empty()) {
-    layout.index_width =
-        std::max(layout.index_width, static_cast<int>(fmt::format("{}", *docs.rbegin()).size()));
-  }
+  layout.index_width = std::max(layout.index_width,
+                                static_cast<int>(fmt::format("{}", shown->greatest_index).size()));
   console.Out(Heading(flags.result, data));
+  if (top == 0) {
+    console.Out("\nno docs: k is 0\n");
+    return absl::OkStatus();
+  }
   for (int64_t query = queries.begin; query < queries.end && !console.reader_gone(); ++query) {
     console.Out(QueryTable(*result, query, top, *labels, *query_labels, layout));
   }

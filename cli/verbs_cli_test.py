@@ -2,12 +2,19 @@
 
 import os
 import pickle
+import resource
 import subprocess
 
 import numpy
 
 import cli_harness
 from cli_harness import BINARY, CliTest
+
+
+def short_time():
+    """In a child before exec: an end to it where it would count for years."""
+    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 
 
 class InfoTest(CliTest):
@@ -44,6 +51,12 @@ class InfoTest(CliTest):
         info = self.info("m.npy")
         self.assertEqual(info["byte order"], "none (one byte)")
         self.assertEqual(info["norms"], "none: no finite row")
+
+    def test_rows_without_elements_are_not_counted_one_by_one(self):
+        self.save("m.npy", numpy.zeros((1 << 60, 0), numpy.int8))
+        done = self.run_ok("info", "m.npy", preexec_fn=short_time)
+        self.assertIn(f"zero rows     {1 << 60} (100%)", done.stdout)
+        self.assertIn("norms         min 0, mean 0, max 0", done.stdout)
 
     def test_raw_bfloat16(self):
         self.save("m.npy", numpy.array([[0x3F80, 0x4000]], numpy.uint16).view("V2"))
@@ -115,6 +128,20 @@ class ShowTest(CliTest):
         table = self.run_ok("show", "py.pkl").stdout
         self.assertIn("inf", table)
         self.assertIn("nan", table)
+
+    def test_scores_that_are_neighbouring_numbers(self):
+        self.save("q1.npy", numpy.array([[1.0]]))
+        self.save("d1.npy", numpy.array([[0.0], [5e-324]]))
+        self.run_ok("run", "q1.npy", "d1.npy", "--dtype", "float64", "-o", "h.pkl")
+        self.assertIn("all 2 scores: 0 |█        █| 4.941e-324", self.run_ok("show", "h.pkl").stdout)
+
+    def test_k_of_0_shows_nothing_however_many_queries_there_are(self):
+        many = 1 << 59
+        result = {"indices": numpy.zeros((many, 0), numpy.int64), "scores": numpy.zeros((many, 0), numpy.float32)}
+        with open(self.folder / "none.pkl", "wb") as out:
+            pickle.dump(result, out)
+        done = self.run_ok("show", "none.pkl", "--queries", "0:", "--query-labels", "none.pkl", preexec_fn=short_time)
+        self.assertIn("no docs: k is 0", done.stdout)
 
     def test_labels_on_a_terminal_fit_it(self):
         (self.folder / "long.txt").write_text("x" * 300 + "\n" + ("日本" * 100 + "\n") * 4, encoding="utf-8")
