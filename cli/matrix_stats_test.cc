@@ -40,6 +40,32 @@ TEST(MatrixStats, NoRowsAtAll) {
   EXPECT_EQ(stats->finite_rows, 0);
 }
 
+TEST(MatrixStats, RowsWithoutElementsAreZeroHoweverManyTheyAre) {
+  constexpr int64_t kRows = int64_t{1} << 60;
+  const auto source = MakeMemoryRowSource("m", {nullptr, DType::kFloat64, kRows, 0, 0});
+  const auto stats = ComputeMatrixStats(*source);
+  ASSERT_TRUE(stats.ok()) << stats.status();
+  EXPECT_EQ(stats->zero_rows, kRows);
+  EXPECT_EQ(stats->finite_rows, kRows);
+  EXPECT_EQ(stats->min_norm, 0);
+}
+
+TEST(MatrixStats, ARowLongerThanAChunkIsStillOneRow) {
+  constexpr int64_t kDim = 1'200'000;
+  std::vector<double> values(2 * kDim, 0.0);
+  values[0] = 3;
+  values[kDim - 1] = -4;
+  values[kDim] = 0x1p1000;
+  values[2 * kDim - 1] = 0x1p1000;
+  const auto stats = Stats(values, kDim);
+  ASSERT_TRUE(stats.ok()) << stats.status();
+  EXPECT_EQ(stats->finite_rows, 2);
+  EXPECT_EQ(stats->min_norm, 5);
+  EXPECT_EQ(stats->max_norm, 0x1p1000 * std::sqrt(2.0));
+  values[kDim] = std::nan("");
+  EXPECT_EQ(Stats(values, kDim)->rows_with_nan, 1);
+}
+
 TEST(MatrixStats, EveryChunkIsCounted) {
   // More than one chunk of 4 MiB of float64.
   std::vector<double> values(1'000'000, 0.0);
