@@ -1,7 +1,6 @@
 #include "core/cpu/batch_search.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -12,12 +11,18 @@
 
 #include "absl/status/status.h"
 #include "core/matrix/convert.h"
+#include "core/matrix/finite.h"
 
 namespace tiny_knn {
 namespace {
 
 // Docs are rescored for all of a thread's queries while this many bytes of them stay in cache.
 constexpr int64_t kRescoreWindowBytes = int64_t{2} << 20;
+// A pair takes up to some tens of microseconds where exact integers must decide.
+constexpr int64_t kPairsPerCancelCheck = 256;
+// A list that thinning leaves fuller than this share would be thinned again at once: its candidates
+// are rescored instead.
+constexpr int64_t kLeastRoomShare = 4;
 // Floats of a cache line: both float and double rows of a multiple of it fill whole lines.
 constexpr int64_t kRowUnit = kCacheLineBytes / sizeof(float);
 
@@ -43,8 +48,15 @@ BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const 
       query_bounds_(static_cast<size_t>(num_queries * plan.doc_splits)),
       exact_(static_cast<size_t>(num_queries), ExactTop<T>(params.k)),
       workers_(static_cast<size_t>(pool.threads())) {
+  // All of a thread's memory now, as the plan counts it, so that none is asked for while searching.
+  const size_t candidates = static_cast<size_t>(plan.doc_splits * plan.candidate_capacity);
+  const size_t found = candidates + static_cast<size_t>(params.k + 1);
   for (Worker& worker : workers_) {
     worker.tile.resize(static_cast<size_t>(plan.query_tile * plan.doc_tile));
+    worker.lowers.reserve(candidates);
+    worker.select_scratch.reserve(candidates);
+    worker.found.reserve(found);
+    worker.sort_scratch.reserve(found);
   }
 }
 
@@ -71,9 +83,7 @@ absl::Status BatchSearch<T>::LoadQueries(RowSource& queries, SearchReport& repor
         wide = query_wide_.data() + i * query_stride_;
       }
       queries_[static_cast<size_t>(i)] = PrepareQuery<T>(values, wide, dim_);
-      const bool finite =
-          std::all_of(values, values + dim_, [](T value) { return std::isfinite(value); });
-      if (!finite) ++worker.counts.nonfinite_rows;
+      if (!IsFiniteRow(values, dim_)) ++worker.counts.nonfinite_rows;
     }
   });
   queries.Release();
@@ -181,6 +191,7 @@ void BatchSearch<T>::ScreenTile(IndexRange queries, IndexRange docs, int64_t blo
       list.size += result.kept;
       done += result.consumed;
       if (done == docs.size()) break;
+      if (progress_.cancelled()) return;
       Thin(query, split, worker);
     }
   }
@@ -236,7 +247,7 @@ void BatchSearch<T>::Thin(int64_t query, int64_t split, Worker& worker) {
     RaiseThreshold(query, split, screen_->ThresholdFor(query, screen_->CertainScore(query, lower)));
   }
   DropBelowThreshold(query, split, list);
-  const int64_t least_room = std::max<int64_t>(1, candidates_.capacity() / 4);
+  const int64_t least_room = std::max<int64_t>(1, candidates_.capacity() / kLeastRoomShare);
   if (list.size > candidates_.capacity() - least_room) RescoreNow(query, split, worker);
 }
 
@@ -259,6 +270,10 @@ template <typename T>
 void BatchSearch<T>::RescoreNow(int64_t query, int64_t split, Worker& worker) {
   CandidateList<T>& list = candidates_.list(ListOf(query, split));
   for (int64_t i = 0; i < list.size; ++i) {
+    if (i % kPairsPerCancelCheck == 0 && progress_.cancelled()) {
+      list.size = 0;  // nobody will ask for the result
+      return;
+    }
     list.key[i] = KeyOfScore(Score(query, list.doc[i], worker));
   }
   worker.rescored += list.size;
@@ -273,60 +288,75 @@ void BatchSearch<T>::RescoreNow(int64_t query, int64_t split, Worker& worker) {
 }
 
 template <typename T>
-void BatchSearch<T>::RescoreChunk(int w) {
-  Worker& worker = workers_[static_cast<size_t>(w)];
-  const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
-  const int64_t splits = plan_.doc_splits;
-  // The last threshold that the screen alone can prove, from all splits of a query.
-  std::vector<float> lowers;
-  for (int64_t query = queries.begin; query < queries.end; ++query) {
-    lowers.clear();
-    float threshold = -std::numeric_limits<float>::infinity();
-    for (int64_t split = 0; split < splits; ++split) {
-      CandidateList<T>& list = candidates_.list(ListOf(query, split));
-      RemoveSelf(query, list);
-      lowers.insert(lowers.end(), list.lower, list.lower + list.size);
-      threshold =
-          std::max(threshold, query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold);
-    }
-    if (static_cast<int64_t>(lowers.size()) >= params_.k) {
-      const float lower = KthLargest(lowers, params_.k, worker.select_scratch);
-      threshold =
-          std::max(threshold, screen_->ThresholdFor(query, screen_->CertainScore(query, lower)));
-    }
-    for (int64_t split = 0; split < splits; ++split) {
-      RaiseThreshold(query, split, threshold);
-      DropBelowThreshold(query, split, candidates_.list(ListOf(query, split)));
-    }
+void BatchSearch<T>::ThinForRescoring(int64_t query, Worker& worker) {
+  // All splits of a query together prove more than each alone.
+  worker.lowers.clear();
+  float threshold = -std::numeric_limits<float>::infinity();
+  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+    CandidateList<T>& list = candidates_.list(ListOf(query, split));
+    RemoveSelf(query, list);
+    worker.lowers.insert(worker.lowers.end(), list.lower, list.lower + list.size);
+    threshold =
+        std::max(threshold, query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold);
   }
+  if (static_cast<int64_t>(worker.lowers.size()) >= params_.k) {
+    const float lower = KthLargest(worker.lowers, params_.k, worker.select_scratch);
+    threshold =
+        std::max(threshold, screen_->ThresholdFor(query, screen_->CertainScore(query, lower)));
+  }
+  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+    RaiseThreshold(query, split, threshold);
+    DropBelowThreshold(query, split, candidates_.list(ListOf(query, split)));
+  }
+}
+
+template <typename T>
+void BatchSearch<T>::ScoreCandidates(IndexRange queries, Worker& worker) {
   // Window by window of docs, so that a row is fetched once for all of this thread's queries.
+  const int64_t splits = plan_.doc_splits;
   std::vector<int64_t> next(static_cast<size_t>(queries.size() * splits), 0);
   const int64_t window =
       std::max<int64_t>(1, kRescoreWindowBytes / (dim_ * ItemSize(chunk_.dtype)));
   for (int64_t begin = 0; begin < chunk_.rows; begin += window) {
-    if (progress_.cancelled()) return;
     for (int64_t i = 0; i < queries.size() * splits; ++i) {
       const int64_t query = queries.begin + i / splits;
       CandidateList<T>& list = candidates_.list(ListOf(query, i % splits));
       int64_t& at = next[static_cast<size_t>(i)];
       for (; at < list.size && list.doc[at] < begin + window; ++at) {
+        if (at % kPairsPerCancelCheck == 0 && progress_.cancelled()) return;
         list.key[at] = KeyOfScore(Score(query, list.doc[at], worker));
       }
     }
   }
-  for (int64_t query = queries.begin; query < queries.end; ++query) {
-    worker.found.clear();
-    for (int64_t split = 0; split < splits; ++split) {
-      CandidateList<T>& list = candidates_.list(ListOf(query, split));
-      worker.rescored += list.size;
-      TakeScored(list, worker.found);
-    }
-    ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
-    exact.Merge(worker.found, worker.sort_scratch);
-    if (!exact.full()) continue;
-    const float threshold = screen_->ThresholdFor(query, exact.kth_score());
-    for (int64_t split = 0; split < splits; ++split) RaiseThreshold(query, split, threshold);
+}
+
+template <typename T>
+void BatchSearch<T>::MergeScored(int64_t query, Worker& worker) {
+  worker.found.clear();
+  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+    CandidateList<T>& list = candidates_.list(ListOf(query, split));
+    worker.rescored += list.size;
+    TakeScored(list, worker.found);
   }
+  ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
+  exact.Merge(worker.found, worker.sort_scratch);
+  if (!exact.full()) return;
+  const float threshold = screen_->ThresholdFor(query, exact.kth_score());
+  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+    RaiseThreshold(query, split, threshold);
+  }
+}
+
+template <typename T>
+void BatchSearch<T>::RescoreChunk(int w) {
+  Worker& worker = workers_[static_cast<size_t>(w)];
+  const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
+  for (int64_t query = queries.begin; query < queries.end; ++query) {
+    ThinForRescoring(query, worker);
+  }
+  ScoreCandidates(queries, worker);
+  if (progress_.cancelled()) return;  // scores may be missing
+  for (int64_t query = queries.begin; query < queries.end; ++query) MergeScored(query, worker);
 }
 
 template <typename T>

@@ -2,10 +2,10 @@
 //
 //   for each chunk of docs resident in memory
 //     for each block of the chunk that fits the shared cache
-//       Prepare   convert docs, norms and bounds                    threads share the block's docs
-//       Screen    GEMM tiles, keep what may reach the top k         threads own queries (and a
-//       split)
-//     Rescore     survivors only, correctly rounded; merge          threads own queries
+//       Prepare   convert docs, norms and bounds             threads share the block's docs
+//       Screen    GEMM tiles, keep what may reach the top k  threads own queries, or a split of
+//       docs
+//     Rescore     survivors only, correctly rounded; merge   threads own queries
 #pragma once
 
 #include <array>
@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "core/cpu/candidates.h"
+#include "core/cpu/index_range.h"
 #include "core/cpu/rescore.h"
 #include "core/cpu/screen.h"
 #include "core/cpu/thread_pool.h"
@@ -42,6 +43,7 @@ class BatchSearch {
   // What one thread needs for itself.
   struct Worker {
     AlignedVector<float> tile;  // [query_tile, doc_tile] scores
+    std::vector<float> lowers;
     std::vector<uint32_t> select_scratch;
     std::vector<T> row_scratch;
     std::vector<Ranked<T>> found;
@@ -58,6 +60,11 @@ class BatchSearch {
   void ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin, int64_t split,
                   Worker& worker);
   void RescoreChunk(int worker);
+  // The steps of RescoreChunk, for a thread's own queries: the last threshold that the screen can
+  // prove; exact scores, window by window of docs; the merge.
+  void ThinForRescoring(int64_t query, Worker& worker);
+  void ScoreCandidates(IndexRange queries, Worker& worker);
+  void MergeScored(int64_t query, Worker& worker);
 
   // Raises the query's threshold by what its candidates prove, drops those below it, and rescores
   // all that are left if that makes too little room.

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "core/cpu/batch_search.h"
@@ -28,7 +29,9 @@ class CpuEngine : public Engine {
     }
     if (pool_ == nullptr || pool_->threads() != plan.threads) {
       pool_.reset();
-      pool_ = std::make_unique<ThreadPool>(plan.threads);
+      auto pool = ThreadPool::Start(plan.threads);
+      if (!pool.ok()) return pool.status();
+      pool_ = *std::move(pool);
     }
     if (WorkingDType(params.compute_dtype) == DType::kFloat64) {
       return SearchBatchAs<double>(queries, first_query, num_queries, docs, params, plan, progress,

@@ -1,6 +1,5 @@
 #include "core/cpu/float32_screen.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -10,7 +9,9 @@
 
 #include "absl/status/status.h"
 #include "core/cpu/gemm.h"
+#include "core/cpu/index_range.h"
 #include "core/matrix/convert.h"
+#include "core/matrix/finite.h"
 #include "core/search/row_kernels.h"
 
 namespace tiny_knn {
@@ -45,17 +46,13 @@ double Gamma(int64_t dim) {
   return roundings < 0.25 ? roundings / (1 - roundings) * 1.001 : kInfinity;
 }
 
+// IsFiniteRow for a row whose float64 sum of squares is known. It is finite if and only if a row of
+// floats is; doubles may overflow it.
 template <typename T>
-bool AllFinite(const T* row, int64_t dim) {
-  return std::all_of(row, row + dim, [](T value) { return std::isfinite(value); });
-}
-
-// A sum of squares of floats is finite if and only if the row is; doubles may overflow it.
-template <typename T>
-bool IsFiniteRow(const T* row, int64_t dim, double squared_norm) {
+bool IsFiniteByNorm(const T* row, int64_t dim, double squared_norm) {
   if (std::isfinite(squared_norm)) return true;
   if constexpr (std::is_same_v<T, float>) return false;
-  return AllFinite(row, dim);
+  return IsFiniteRow(row, dim);
 }
 
 template <typename T>
@@ -87,7 +84,7 @@ void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
     const PreparedQuery<T>& query = queries[i];
     QueryScalars& scalars = query_scalars_[i];
     float* row = queries_.data() + static_cast<int64_t>(i) * dim_;
-    const bool finite = IsFiniteRow(query.values, dim_, query.squared_norm);
+    const bool finite = IsFiniteByNorm(query.values, dim_, query.squared_norm);
     bool screened = finite;
     double factor = 0;
     if (params_.metric == Metric::kCosine) {
@@ -112,10 +109,9 @@ void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
 template <typename T>
 void Float32Screen<T>::SetBlock(const MatrixView& rows) {
   block_ = rows;
+  // The GEMM wants rows that do not overlap; repeated rows (stride 0) are copied.
   in_place_ = std::is_same_v<T, float> && params_.metric != Metric::kCosine &&
-              IsIdentityConversion(rows.dtype, params_.compute_dtype) &&
-              reinterpret_cast<uintptr_t>(rows.data) % alignof(float) == 0 &&
-              rows.row_stride_bytes % static_cast<int64_t>(sizeof(float)) == 0 &&
+              AreWorkingRows<T>(rows, params_.compute_dtype) &&
               rows.row_stride_bytes >= rows.dim * static_cast<int64_t>(sizeof(float));
   if (in_place_) {
     screen_rows_ = static_cast<const float*>(rows.data);
@@ -178,7 +174,7 @@ absl::Status Float32Screen<T>::PrepareDocs(IndexRange docs, int64_t first_row, i
       if (!converted.ok()) return converted;
     }
     const double squared_norm = SquaredNorm(row, dim_);
-    const bool finite = IsFiniteRow(row, dim_, squared_norm);
+    const bool finite = IsFiniteByNorm(row, dim_, squared_norm);
     if (!finite) ++counts.nonfinite_rows;
     SetBounds(squared_norm, finite, chunk_offset + doc, bounds);
     if (params_.metric == Metric::kCosine) {

@@ -1,7 +1,7 @@
 // The float32 GEMM screen. Its bound, for rows of n floats with |q|, |d| < 2^63:
-//   |s - q.d| <= gamma |q||d| + 2^-125 (sqrt(n) (|q| + |d|) + n),  gamma = (n+8) u / (1 - (n+8)
-//   u) 1.001,
-// u = 2^-24, for any order of summation, fused or not, subnormals flushed or not.
+//   |s - q.d| <= gamma |q||d| + 2^-125 (sqrt(n) (|q| + |d|) + n)
+//   gamma = 1.001 (n+8) u / (1 - (n+8) u),  u = 2^-24
+// for any order of summation, fused or not, subnormals flushed or not.
 // docs/exactness.md has the derivation, and where each constant below comes from.
 #pragma once
 
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/cpu/index_range.h"
 #include "core/cpu/screen.h"
 #include "core/matrix/aligned_vector.h"
 

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 
 #include "core/search/isa.h"
 
@@ -33,13 +34,18 @@ void MultiplyByTransposed(const float* queries, int64_t query_stride, int64_t nu
                           float* scores, int64_t score_stride) {
   static const bool applied = ApplyIsaLevel();
   static_cast<void>(applied);
-  omp_set_num_threads(1);  // this thread's own setting: oneDNN would start a team in each of ours
+  // oneDNN would start a team in each of our threads. The setting is the calling thread's own, and
+  // the caller may be a host's thread, with OpenMP code of its own: it gets it back.
+  const int host_threads = omp_get_max_threads();
+  if (host_threads != 1) omp_set_num_threads(1);
   const dnnl_status_t status =
       dnnl_sgemm('N', 'T', num_queries, num_docs, dim, 1.0F, queries, query_stride, docs,
                  doc_stride, 0.0F, scores, score_stride);
+  if (host_threads != 1) omp_set_num_threads(host_threads);
+  if (status == dnnl_out_of_memory) throw std::bad_alloc();  // of its scratch memory
   if (status != dnnl_success) {
-    // Only wrong arguments or a failed allocation of its scratch memory end here.
-    std::fprintf(stderr, "tiny-knn: oneDNN's sgemm failed with status %d; out of memory?\n",
+    // Nothing but wrong arguments ends here.
+    std::fprintf(stderr, "tiny-knn: oneDNN's sgemm failed with status %d\n",
                  static_cast<int>(status));
     std::abort();
   }

@@ -15,17 +15,16 @@ template <typename T>
 ChunkRows<T>::ChunkRows(const MatrixView& chunk, DType compute_dtype)
     : chunk_(chunk),
       compute_dtype_(compute_dtype),
-      in_place_(IsIdentityConversion(chunk.dtype, compute_dtype) &&
-                reinterpret_cast<uintptr_t>(chunk.data) % alignof(T) == 0 &&
-                chunk.row_stride_bytes % static_cast<int64_t>(sizeof(T)) == 0) {}
+      in_place_(AreWorkingRows<T>(chunk, compute_dtype)) {}
 
 template <typename T>
 const T* ChunkRows<T>::Row(int64_t doc, std::vector<T>& scratch) const {
   if (in_place_) return static_cast<const T*>(chunk_.Row(doc));
   scratch.resize(static_cast<size_t>(chunk_.dim));
+  // The screen converted this row before: it counted, and would have ended with an error.
   ConvertCounts counted_before;
-  ConvertRows<T>(chunk_.Slice(doc, doc + 1), compute_dtype_, doc, scratch.data(), chunk_.dim,
-                 counted_before)
+  ConvertRows<T>(chunk_.Slice(doc, doc + 1), compute_dtype_, /*first_row=*/0, scratch.data(),
+                 chunk_.dim, counted_before)
       .IgnoreError();
   return scratch.data();
 }

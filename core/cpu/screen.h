@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/cpu/index_range.h"
 #include "core/cpu/screen_kernels.h"
-#include "core/cpu/thread_pool.h"
 #include "core/matrix/convert.h"
 #include "core/matrix/matrix_view.h"
 #include "core/search/planner.h"

@@ -1,16 +1,30 @@
 #include "core/cpu/thread_pool.h"
 
-#include <algorithm>
+#include <fmt/format.h>
 
+#include <memory>
+#include <system_error>
+#include <utility>
+
+#include "absl/status/status.h"
 #include "core/search/float_environment.h"
 
 namespace tiny_knn {
 
-ThreadPool::ThreadPool(int threads) {
-  workers_.reserve(static_cast<size_t>(threads - 1));
+absl::StatusOr<std::unique_ptr<ThreadPool>> ThreadPool::Start(int threads) {
+  std::unique_ptr<ThreadPool> pool(new ThreadPool);
+  pool->workers_.reserve(static_cast<size_t>(threads - 1));
   for (int worker = 1; worker < threads; ++worker) {
-    workers_.emplace_back([this, worker] { WorkerLoop(worker); });
+    try {
+      pool->workers_.emplace_back([self = pool.get(), worker] { self->WorkerLoop(worker); });
+    } catch (const std::system_error& error) {
+      // The pool's destructor ends those that did start.
+      return absl::ResourceExhaustedError(
+          fmt::format("cannot start {} threads, only {}: {}; use a smaller --threads", threads,
+                      worker, error.code().message()));
+    }
   }
+  return pool;
 }
 
 ThreadPool::~ThreadPool() {
@@ -32,11 +46,21 @@ void ThreadPool::Run(const std::function<void(int)>& task) {
   start_.notify_all();
   {
     const ScopedFloatEnvironment environment;
-    task(0);
+    RunGuarded(task, 0);
   }
   std::unique_lock lock(mutex_);
   done_.wait(lock, [this] { return running_ == 0; });
   task_ = nullptr;
+  if (thrown_ != nullptr) std::rethrow_exception(std::exchange(thrown_, nullptr));
+}
+
+void ThreadPool::RunGuarded(const std::function<void(int)>& task, int worker) {
+  try {
+    task(worker);
+  } catch (...) {
+    const std::lock_guard lock(mutex_);
+    if (thrown_ == nullptr) thrown_ = std::current_exception();
+  }
 }
 
 void ThreadPool::WorkerLoop(int worker) {
@@ -51,17 +75,10 @@ void ThreadPool::WorkerLoop(int worker) {
       seen = generation_;
       task = task_;
     }
-    (*task)(worker);
+    RunGuarded(*task, worker);
     const std::lock_guard lock(mutex_);
     if (--running_ == 0) done_.notify_one();
   }
-}
-
-IndexRange PartOf(int64_t size, int64_t part, int64_t parts, int64_t unit) {
-  const int64_t units = (size + unit - 1) / unit;
-  const int64_t begin = units * part / parts * unit;
-  const int64_t end = units * (part + 1) / parts * unit;
-  return {std::min(begin, size), std::min(end, size)};
 }
 
 }  // namespace tiny_knn

@@ -6,18 +6,23 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "absl/status/statusor.h"
 
 namespace tiny_knn {
 
 // Thread-compatible: one Run at a time. Every thread computes under ScopedFloatEnvironment.
 class ThreadPool {
  public:
-  // `threads` >= 1, the caller's included: a pool of 1 starts no thread.
-  explicit ThreadPool(int threads);
+  // `threads` >= 1, the caller's included: a pool of 1 starts no thread. ResourceExhausted when the
+  // system does not let this process have so many.
+  static absl::StatusOr<std::unique_ptr<ThreadPool>> Start(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -25,11 +30,15 @@ class ThreadPool {
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls task(worker) once on every thread, worker in [0, threads()), and returns when all are
-  // done. What one call wrote, the next Run's threads see. Tasks must not throw.
+  // done. What one call wrote, the next Run's threads see. If tasks throw (out of memory), the
+  // first exception is thrown again here, when all are done.
   void Run(const std::function<void(int worker)>& task);
 
  private:
+  ThreadPool() = default;
   void WorkerLoop(int worker);
+  // Runs the task and keeps what it throws.
+  void RunGuarded(const std::function<void(int)>& task, int worker);
 
   std::mutex mutex_;
   std::condition_variable start_;
@@ -38,16 +47,8 @@ class ThreadPool {
   int64_t generation_ = 0;                          // counts Runs; guarded by mutex_
   int running_ = 0;                                 // workers not done yet; guarded by mutex_
   bool stopping_ = false;                           // guarded by mutex_
+  std::exception_ptr thrown_;                       // the first of a Run; guarded by mutex_
   std::vector<std::thread> workers_;
 };
-
-// Part `part` of `parts` of the range [0, size), in units of `unit`; parts differ by one unit at
-// most.
-struct IndexRange {
-  int64_t begin;
-  int64_t end;
-  int64_t size() const { return end - begin; }
-};
-IndexRange PartOf(int64_t size, int64_t part, int64_t parts, int64_t unit = 1);
 
 }  // namespace tiny_knn

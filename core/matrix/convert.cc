@@ -3,6 +3,7 @@
 #include <bit>
 #include <cfloat>
 #include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -350,6 +351,17 @@ absl::Status CheckConversion(DType from, DType compute_dtype) {
 bool IsIdentityConversion(DType from, DType compute_dtype) {
   return from == compute_dtype && from == WorkingDType(compute_dtype);
 }
+
+template <typename T>
+bool AreWorkingRows(const MatrixView& rows, DType compute_dtype) {
+  return IsIdentityConversion(rows.dtype, compute_dtype) &&
+         ItemSize(rows.dtype) == static_cast<int64_t>(sizeof(T)) &&
+         reinterpret_cast<uintptr_t>(rows.data) % alignof(T) == 0 &&
+         rows.row_stride_bytes % static_cast<int64_t>(sizeof(T)) == 0;
+}
+
+template bool AreWorkingRows<float>(const MatrixView&, DType);
+template bool AreWorkingRows<double>(const MatrixView&, DType);
 
 template <typename T>
 absl::Status ConvertRows(const MatrixView& rows, DType compute_dtype, int64_t first_row, T* out,

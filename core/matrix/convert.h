@@ -31,6 +31,11 @@ absl::Status CheckConversion(DType from, DType compute_dtype);
 // Whether rows of dtype `from` already are their working values, so that no conversion is needed.
 bool IsIdentityConversion(DType from, DType compute_dtype);
 
+// Whether `rows` can be read as working values where they lie: an identity conversion, and rows
+// aligned to their elements. `T` is the working type.
+template <typename T>
+bool AreWorkingRows(const MatrixView& rows, DType compute_dtype);
+
 struct ConvertCounts {
   // Elements that were finite in the file and are infinite in the compute dtype.
   int64_t infs_made = 0;

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -24,7 +27,8 @@ class SilentProgress : public Progress {
   bool cancelled() const override { return false; }
 };
 
-// A batch's progress as part of the whole search's.
+// A batch's progress as part of the whole search's. Once cancelled, it stays so: threads that saw
+// it have left their work undone.
 class BatchProgress : public Progress {
  public:
   BatchProgress(Progress& whole, int64_t pairs_before, int64_t pairs_total)
@@ -32,9 +36,15 @@ class BatchProgress : public Progress {
   void Report(int64_t pairs_done, int64_t) override {
     whole_.Report(pairs_before_ + pairs_done, pairs_total_);
   }
-  bool cancelled() const override { return whole_.cancelled(); }
+  bool cancelled() const override {
+    if (cancelled_.load(std::memory_order_relaxed)) return true;
+    if (!whole_.cancelled()) return false;
+    cancelled_.store(true, std::memory_order_relaxed);
+    return true;
+  }
 
  private:
+  mutable std::atomic<bool> cancelled_ = false;
   Progress& whole_;
   const int64_t pairs_before_;
   const int64_t pairs_total_;
@@ -76,6 +86,13 @@ absl::Status ValidateSearch(const RowSource& queries, const RowSource& docs,
     return absl::InvalidArgumentError(fmt::format("k={} exceeds the number of docs D={} in {}",
                                                   params.k, docs.rows(), docs.name()));
   }
+  int64_t pairs = 0;
+  if (__builtin_mul_overflow(queries.rows(), docs.rows(), &pairs)) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{} queries in {} x {} docs in {} are more pairs than can be counted; search the "
+        "queries in parts",
+        queries.rows(), queries.name(), docs.rows(), docs.name()));
+  }
   // A query whose own index is not a doc's loses nothing, but results have one k for all.
   if (params.exclude_self && params.k > docs.rows() - 1) {
     return absl::InvalidArgumentError(
@@ -93,7 +110,21 @@ absl::StatusOr<SearchReport> Engine::Search(RowSource& queries, RowSource& docs,
   if (!valid.ok()) return valid;
   const ScopedFloatEnvironment environment;
   SilentProgress silent;
-  Progress& whole = progress == nullptr ? silent : *progress;
+  try {
+    return SearchInBatches(queries, docs, params, plan, progress == nullptr ? silent : *progress,
+                           sink);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(
+        fmt::format("out of memory while searching {}; use a smaller --memory-limit, which is what "
+                    "the search plans for",
+                    docs.name()));
+  }
+}
+
+absl::StatusOr<SearchReport> Engine::SearchInBatches(RowSource& queries, RowSource& docs,
+                                                     const SearchParams& params,
+                                                     const SearchPlan& plan, Progress& progress,
+                                                     TopKSink& sink) {
   const int64_t num_queries = queries.rows();
   const int64_t pairs_total = num_queries * docs.rows();
 
@@ -104,10 +135,10 @@ absl::StatusOr<SearchReport> Engine::Search(RowSource& queries, RowSource& docs,
       static_cast<size_t>(largest_batch * params.k * ItemSize(score_dtype)));
   SearchReport report;
   for (int64_t first = 0; first < num_queries; first += plan.query_batch) {
-    if (whole.cancelled()) return absl::CancelledError("the search was interrupted");
+    if (progress.cancelled()) return absl::CancelledError("the search was interrupted");
     const int64_t count = std::min(plan.query_batch, num_queries - first);
     const TopKView out{count, params.k, score_dtype, scores.data(), indices.data()};
-    BatchProgress batch_progress(whole, first * docs.rows(), pairs_total);
+    BatchProgress batch_progress(progress, first * docs.rows(), pairs_total);
     const absl::Status searched =
         SearchBatch(queries, first, count, docs, params, plan, batch_progress, out, report);
     if (!searched.ok()) return searched;

@@ -30,6 +30,11 @@ class Engine {
   // "cpu" or "cuda": what the result file records.
   virtual std::string_view device() const = 0;
 
+ private:
+  absl::StatusOr<SearchReport> SearchInBatches(RowSource& queries, RowSource& docs,
+                                               const SearchParams& params, const SearchPlan& plan,
+                                               Progress& progress, TopKSink& sink);
+
  protected:
   // One batch: queries [first, first + count) of `queries`, one pass over `docs`. Arguments are
   // valid. Fills `out` and adds to `report` (doc counts only when `first_query` is 0, so that a

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -73,6 +74,9 @@ TEST(ValidateSearchTest, NamesWhatIsWrongAndWhere) {
   EXPECT_THAT(Refusal(*queries, *docs, {.k = 1, .compute_dtype = DType::kInt8}),
               HasSubstr("q.npy"));
   EXPECT_TRUE(ValidateSearch(*Source("q.npy", 0, 4), *docs, {.k = 1}).ok());
+  const int64_t many = int64_t{1} << 32;
+  EXPECT_THAT(Refusal(*Source("q.npy", many, 4), *Source("d.npy", many, 4), {.k = 1}),
+              HasSubstr("more pairs than can be counted"));
 }
 
 TEST(EngineTest, HandsOutEveryQueryOnceInBatches) {
@@ -87,6 +91,48 @@ TEST(EngineTest, HandsOutEveryQueryOnceInBatches) {
               testing::ElementsAre(std::pair{0, 4}, std::pair{4, 4}, std::pair{8, 2}));
   ASSERT_EQ(sink.indices.size(), 20U);
   for (int64_t i = 0; i < 20; ++i) EXPECT_EQ(sink.indices[static_cast<size_t>(i)], i);
+}
+
+TEST(EngineTest, StaysCancelledOnceItWas) {
+  struct Once : Progress {
+    void Report(int64_t, int64_t) override {}
+    bool cancelled() const override { return calls++ == 1; }
+    mutable int calls = 0;
+  } once;
+  struct AskingEngine : FakeEngine {
+    absl::Status SearchBatch(RowSource&, int64_t, int64_t, RowSource&, const SearchParams&,
+                             const SearchPlan&, Progress& progress, const TopKView&,
+                             SearchReport&) override {
+      EXPECT_TRUE(progress.cancelled());
+      EXPECT_TRUE(progress.cancelled());
+      return absl::CancelledError("seen");
+    }
+  } engine;
+  const auto queries = Source("q.npy", 10, 4);
+  const auto docs = Source("d.npy", 10, 4);
+  SearchPlan plan;
+  plan.query_batch = 10;
+  CollectingSink sink;
+  EXPECT_EQ(engine.Search(*queries, *docs, {.k = 2}, plan, &once, sink).status(),
+            absl::CancelledError("seen"));
+}
+
+TEST(EngineTest, TurnsLackOfMemoryIntoAStatus) {
+  struct HungryEngine : FakeEngine {
+    absl::Status SearchBatch(RowSource&, int64_t, int64_t, RowSource&, const SearchParams&,
+                             const SearchPlan&, Progress&, const TopKView&,
+                             SearchReport&) override {
+      throw std::bad_alloc();
+    }
+  } engine;
+  const auto queries = Source("q.npy", 10, 4);
+  const auto docs = Source("d.npy", 10, 4);
+  SearchPlan plan;
+  plan.query_batch = 10;
+  CollectingSink sink;
+  const auto report = engine.Search(*queries, *docs, {.k = 2}, plan, nullptr, sink);
+  EXPECT_EQ(report.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(report.status().message(), HasSubstr("--memory-limit"));
 }
 
 TEST(EngineTest, EndsWithTheSinksError) {

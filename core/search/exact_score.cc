@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/matrix/finite.h"
 #include "core/search/exact_sum.h"
 
 namespace tiny_knn {
@@ -96,11 +97,6 @@ T RoundMagnitude(std::span<const uint64_t> value, int64_t exponent) {
   // Exact: `kept` has at most kDigits bits (or is a power of two) and the exponent is in range;
   // ldexp overflows to infinity as rounding should.
   return std::ldexp(static_cast<T>(kept), static_cast<int>(exponent + drop));
-}
-
-template <typename T>
-bool AllFinite(const T* row, int64_t dim) {
-  return std::all_of(row, row + dim, [](T value) { return std::isfinite(value); });
 }
 
 // The real |dot| / sqrt(qq * dd) as a fraction of integers, compared with midpoints of floats.
@@ -206,7 +202,7 @@ T RoundSum(const ExactSum<T>& sum, bool negate) {
 
 template <typename T>
 T ExactCosine(const T* q, const T* d, int64_t dim) {
-  if (!AllFinite(q, dim) || !AllFinite(d, dim)) return CanonicalNan<T>();
+  if (!IsFiniteRow(q, dim) || !IsFiniteRow(d, dim)) return CanonicalNan<T>();
   const ExactSum<T> dot = ExactDot(q, d, dim);
   const BigUint dot_magnitude = ToBigUint(dot);
   const BigUint qq = ToBigUint(ExactDot(q, q, dim));
@@ -244,7 +240,7 @@ T CanonicalNan() {
 template <typename T>
 T ExactScore(Metric metric, const T* q, const T* d, int64_t dim) {
   if (metric == Metric::kCosine) return ExactCosine(q, d, dim);
-  if (!AllFinite(q, dim) || !AllFinite(d, dim)) return SumOfNonFiniteTerms(metric, q, d, dim);
+  if (!IsFiniteRow(q, dim) || !IsFiniteRow(d, dim)) return SumOfNonFiniteTerms(metric, q, d, dim);
   if (metric == Metric::kInnerProduct) return RoundSum(ExactDot(q, d, dim), false);
   // (q - d)^2 = q^2 - 2 q d + d^2, every term an exact product.
   ExactSum<T> sum;

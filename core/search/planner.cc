@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -34,6 +35,13 @@ constexpr int64_t kCandidateBytes = 4 + 4 + 8;
 constexpr int64_t kDocScalarBytes = 12;
 // Thresholds, norms and other scalars of a query.
 constexpr int64_t kQueryScalarBytes = 128;
+// Blocks of very long rows hold few docs; below this the GEMM has nothing to work with.
+constexpr int64_t kLeastDocBlock = 16;
+// What a transposing reader stages a file's columns in.
+constexpr int64_t kReaderStagingBytes = 2 * kMiB;
+// Beyond these the sums below could overflow.
+constexpr int64_t kLargestDim = int64_t{1} << 40;
+constexpr int64_t kLargestK = int64_t{1} << 48;
 // Docs of a chunk are counted by 32-bit numbers.
 constexpr int64_t kMaxDocChunk = std::numeric_limits<int32_t>::max() - kMaxDocBlock;
 
@@ -68,7 +76,103 @@ std::string Bytes(int64_t bytes) {
   return fmt::format("{:.1f} KiB", static_cast<double>(bytes) / 0x1p10);
 }
 
+// The plan for batches of at most `queries`, with docs split `splits` ways. Where the limit is too
+// small, only `least_bytes` is set: what it would take.
+struct Attempt {
+  std::optional<SearchPlan> plan;
+  int64_t least_bytes = 0;
+};
+
+Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, int64_t queries,
+                       int64_t splits) {
+  SearchPlan plan;
+  plan.threads = limits.threads;
+  plan.doc_splits = splits;
+  const int64_t num_docs = std::max<int64_t>(shape.num_docs, 1);
+  const int64_t docs_in_cache = kDocBlockBytes / (shape.dim * 4);
+  plan.doc_block = docs_in_cache >= kDocTile
+                       ? std::min(docs_in_cache / kDocTile * kDocTile, kMaxDocBlock)
+                       : std::max(docs_in_cache, kLeastDocBlock);
+  plan.doc_block = std::min(plan.doc_block, num_docs);
+  plan.doc_tile = std::min(plan.doc_block, kDocTile);
+  plan.query_tile = std::min(queries, kQueryTile);
+  plan.candidate_capacity = std::min(2 * shape.k, num_docs) + kExtraCandidates;
+
+  plan.memory.doc_blocks = plan.doc_block * shape.dim * 4;
+  plan.memory.score_tiles =
+      plan.threads * (plan.query_tile * plan.doc_tile * 4 + kGemmWorkspaceBytes);
+  const int64_t candidates = splits * plan.candidate_capacity;
+  plan.memory.scratch = plan.threads * (candidates * 8 + 2 * (candidates + shape.k + 1) * 16);
+  for (const int64_t buffer : {shape.query_buffer_bytes_per_row, shape.doc_buffer_bytes_per_row}) {
+    if (buffer > 0) plan.memory.scratch += kReaderStagingBytes;
+  }
+  const int64_t fixed = plan.memory.doc_blocks + plan.memory.score_tiles + plan.memory.scratch;
+  const QueryBytes per_query = BytesPerQuery(shape, plan);
+  const int64_t per_doc = BytesPerDoc(shape);
+  const int64_t least = fixed + per_query.total() + plan.doc_block * per_doc;
+  if (limits.memory_limit_bytes < least) return {std::nullopt, least};
+
+  // All queries in one pass if they leave half of the memory to the docs; the docs take the rest,
+  // in whole blocks, and what is left over then goes to further queries.
+  const int64_t available = limits.memory_limit_bytes - fixed;
+  const auto queries_in = [&](int64_t bytes) {
+    return std::clamp(bytes / per_query.total(), int64_t{1}, queries);
+  };
+  const int64_t docs_share = std::max(available / 2, plan.doc_block * per_doc);
+  const int64_t first_batch = queries_in(available - docs_share);
+  plan.doc_chunk =
+      std::min({num_docs, kMaxDocChunk, (available - first_batch * per_query.total()) / per_doc});
+  if (plan.doc_chunk < num_docs) plan.doc_chunk = plan.doc_chunk / plan.doc_block * plan.doc_block;
+  plan.query_batch = queries_in(available - plan.doc_chunk * per_doc);
+  plan.query_tile = std::min(plan.query_tile, plan.query_batch);
+  plan.memory.queries = plan.query_batch * per_query.rows;
+  plan.memory.candidates = plan.query_batch * per_query.candidates;
+  plan.memory.results = plan.query_batch * per_query.results;
+  plan.memory.doc_chunk = plan.doc_chunk * per_doc;
+  return {plan, least};
+}
+
 }  // namespace
+
+absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLimits& limits) {
+  if (shape.dim > kLargestDim || shape.k > kLargestK) {
+    return absl::InvalidArgumentError(
+        fmt::format("k={}, dim={}: no machine has the memory; k up to {} and dims up to {} can be "
+                    "planned for",
+                    shape.k, shape.dim, kLargestK, kLargestDim));
+  }
+  int64_t queries = std::max<int64_t>(shape.num_queries, 1);
+  if (limits.requested_batch_size > 0) queries = std::min(queries, limits.requested_batch_size);
+  const Attempt unsplit = PlanWithSplits(shape, limits, queries, 1);
+  if (!unsplit.plan.has_value()) {
+    return absl::InvalidArgumentError(fmt::format(
+        "a memory limit of {} is too little for k={}, dim={} and {} threads; pass --memory-limit "
+        "{}M or more",
+        Bytes(limits.memory_limit_bytes), shape.k, shape.dim, limits.threads,
+        CeilDivide(unsplit.least_bytes, kMiB)));
+  }
+  SearchPlan plan = *unsplit.plan;
+  // Where a batch has too few queries for the threads, they split the docs too: as many ways as
+  // there is memory for, since each way needs candidate lists of its own.
+  for (int64_t splits = limits.threads / CeilDivide(plan.query_batch, kMinQueriesPerThread);
+       splits > 1; splits /= 2) {
+    const Attempt split = PlanWithSplits(shape, limits, plan.query_batch, splits);
+    if (split.plan.has_value()) {
+      plan = *split.plan;
+      break;
+    }
+  }
+
+  plan.num_passes = CeilDivide(shape.num_queries, plan.query_batch);
+  plan.num_chunks = CeilDivide(shape.num_docs, plan.doc_chunk);
+  const __int128 bytes_read =
+      static_cast<__int128>(plan.num_passes) * shape.num_docs * shape.dim *
+          ItemSize(shape.doc_dtype) +
+      static_cast<__int128>(shape.num_queries) * shape.dim * ItemSize(shape.query_dtype);
+  plan.bytes_read = static_cast<int64_t>(
+      std::min(bytes_read, static_cast<__int128>(std::numeric_limits<int64_t>::max())));
+  return plan;
+}
 
 std::string_view ScreenKindName(ScreenKind kind) {
   switch (kind) {
@@ -76,60 +180,6 @@ std::string_view ScreenKindName(ScreenKind kind) {
       return "float32 GEMM";
   }
   return "float32 GEMM";
-}
-
-absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLimits& limits) {
-  SearchPlan plan;
-  plan.threads = limits.threads;
-  const int64_t num_docs = std::max<int64_t>(shape.num_docs, 1);
-  int64_t queries = std::max<int64_t>(shape.num_queries, 1);
-  if (limits.requested_batch_size > 0) queries = std::min(queries, limits.requested_batch_size);
-
-  plan.doc_tile = kDocTile;
-  plan.query_tile = std::min(queries, kQueryTile);
-  plan.doc_block =
-      std::clamp(kDocBlockBytes / (shape.dim * 4) / kDocTile * kDocTile, kDocTile, kMaxDocBlock);
-  plan.doc_block = std::min(plan.doc_block, num_docs);
-  plan.doc_splits = std::max<int64_t>(1, plan.threads / CeilDivide(queries, kMinQueriesPerThread));
-  plan.candidate_capacity = std::min(2 * shape.k, num_docs) + kExtraCandidates;
-
-  const QueryBytes per_query = BytesPerQuery(shape, plan);
-  const int64_t per_doc = BytesPerDoc(shape);
-  plan.memory.doc_blocks = plan.doc_block * shape.dim * 4;
-  plan.memory.score_tiles =
-      plan.threads * (plan.query_tile * plan.doc_tile * 4 + kGemmWorkspaceBytes);
-  const int64_t fixed = plan.memory.doc_blocks + plan.memory.score_tiles;
-  const int64_t least = fixed + per_query.total() + plan.doc_block * per_doc;
-  if (limits.memory_limit_bytes < least) {
-    return absl::InvalidArgumentError(fmt::format(
-        "--memory-limit: {} is too little for k={}, dim={} and {} threads; pass at least {}M",
-        Bytes(limits.memory_limit_bytes), shape.k, shape.dim, plan.threads,
-        CeilDivide(least, kMiB)));
-  }
-
-  // All queries in one pass if they leave half of the memory to the docs; the docs take the rest.
-  const int64_t available = limits.memory_limit_bytes - fixed;
-  const int64_t docs_share = std::max(available / 2, plan.doc_block * per_doc);
-  plan.query_batch = std::clamp((available - docs_share) / per_query.total(), int64_t{1}, queries);
-  const int64_t docs_bytes = available - plan.query_batch * per_query.total();
-  plan.doc_chunk = std::min({num_docs, kMaxDocChunk, docs_bytes / per_doc});
-  if (plan.doc_chunk < num_docs) {
-    // Whole blocks, so that only the last one of the file is short. At least one fits: see `least`.
-    plan.doc_chunk = plan.doc_chunk / plan.doc_block * plan.doc_block;
-    // Room that is left over goes to further queries.
-    plan.query_batch =
-        std::clamp((available - plan.doc_chunk * per_doc) / per_query.total(), int64_t{1}, queries);
-  }
-
-  plan.num_passes = CeilDivide(shape.num_queries, plan.query_batch);
-  plan.num_chunks = CeilDivide(shape.num_docs, plan.doc_chunk);
-  plan.bytes_read = plan.num_passes * shape.num_docs * shape.dim * ItemSize(shape.doc_dtype) +
-                    shape.num_queries * shape.dim * ItemSize(shape.query_dtype);
-  plan.memory.queries = plan.query_batch * per_query.rows;
-  plan.memory.candidates = plan.query_batch * per_query.candidates;
-  plan.memory.results = plan.query_batch * per_query.results;
-  plan.memory.doc_chunk = plan.doc_chunk * per_doc;
-  return plan;
 }
 
 std::string DescribePlan(const ProblemShape& shape, const SearchPlan& plan) {
@@ -150,11 +200,12 @@ std::string DescribePlan(const ProblemShape& shape, const SearchPlan& plan) {
   line("chunks", fmt::format("{} per pass, of up to {} docs", plan.num_chunks, plan.doc_chunk));
   line("bytes read", Bytes(plan.bytes_read));
   line("memory",
-       fmt::format("{}: docs {}, queries {}, candidates {}, results {}, blocks {}, tiles {}",
+       fmt::format("{}: docs {}, queries {}, candidates {}, results {}, blocks {}, tiles {}, "
+                   "scratch {}",
                    Bytes(plan.memory.total()), Bytes(plan.memory.doc_chunk),
                    Bytes(plan.memory.queries), Bytes(plan.memory.candidates),
                    Bytes(plan.memory.results), Bytes(plan.memory.doc_blocks),
-                   Bytes(plan.memory.score_tiles)));
+                   Bytes(plan.memory.score_tiles), Bytes(plan.memory.scratch)));
   return text;
 }
 

@@ -47,8 +47,9 @@ struct MemoryUse {
   int64_t score_tiles = 0;
   int64_t candidates = 0;  // per query: survivors of the screen not yet rescored
   int64_t results = 0;     // per query: exact top k so far, and the rows handed out
+  int64_t scratch = 0;     // per thread: what one query's selection and ranking need
   int64_t total() const {
-    return queries + doc_chunk + doc_blocks + score_tiles + candidates + results;
+    return queries + doc_chunk + doc_blocks + score_tiles + candidates + results + scratch;
   }
 };
 

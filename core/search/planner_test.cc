@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "absl/status/status.h"
@@ -37,7 +38,7 @@ TEST(PlannerTest, StaysWithinTheLimitForEveryShapeAndLimit) {
     for (const int64_t docs : {1, 1000, 100'000, 1'000'000'000}) {
       for (const int64_t dim : {1, 100, 768, 100'000}) {
         for (const int64_t k : {1, 500, 2000}) {
-          for (const int64_t limit : {64L << 20, kGiB, 64 * kGiB}) {
+          for (const int64_t limit : {8L << 20, 64L << 20, kGiB, 64 * kGiB}) {
             const ProblemShape shape = Shape(queries, docs, dim, k);
             const MachineLimits limits{.threads = 2, .memory_limit_bytes = limit};
             const auto plan = PlanSearch(shape, limits);
@@ -84,12 +85,45 @@ TEST(PlannerTest, RefusesALimitThatCannotWorkAndNamesOneThatDoes) {
   const auto plan = PlanSearch(shape, {.threads = 2, .memory_limit_bytes = 1 << 20});
   ASSERT_FALSE(plan.ok());
   const std::string message(plan.status().message());
-  EXPECT_THAT(message, testing::HasSubstr("--memory-limit: 1.0 MiB is too little"));
-  const size_t at = message.rfind("at least ");
+  EXPECT_THAT(message, testing::HasSubstr("a memory limit of 1.0 MiB is too little"));
+  const size_t at = message.rfind("--memory-limit ");
   ASSERT_NE(at, std::string::npos);
-  const int64_t enough = std::stoll(message.substr(at + 9)) << 20;
+  const int64_t enough = std::stoll(message.substr(at + 15)) << 20;
   EXPECT_TRUE(PlanSearch(shape, {.threads = 2, .memory_limit_bytes = enough}).ok());
   EXPECT_FALSE(PlanSearch(shape, {.threads = 2, .memory_limit_bytes = enough - (2 << 20)}).ok());
+}
+
+TEST(PlannerTest, LeavesNoMemoryThatWouldHoldAnotherQuery) {
+  // All docs fit, the queries do not.
+  const ProblemShape shape = Shape(16, 4'000'000, 1, 1'900'000);
+  const auto plan = PlanSearch(shape, {.threads = 2, .memory_limit_bytes = 700 << 20});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_LT(plan->query_batch, shape.num_queries);
+  const int64_t per_query =
+      (plan->memory.queries + plan->memory.candidates + plan->memory.results) / plan->query_batch;
+  EXPECT_GT(plan->memory.total() + per_query, 700 << 20);
+}
+
+TEST(PlannerTest, CountsWhatThreadsNeedForLargeK) {
+  const auto small =
+      PlanSearch(Shape(2, 4'000'000, 1, 10), {.threads = 2, .memory_limit_bytes = kGiB});
+  const auto large =
+      PlanSearch(Shape(2, 4'000'000, 1, 1'900'000), {.threads = 2, .memory_limit_bytes = kGiB});
+  ASSERT_TRUE(small.ok() && large.ok());
+  // Two threads, each ranking at least 2 k candidates of 16 bytes, twice.
+  EXPECT_GE(large->memory.scratch - small->memory.scratch, int64_t{2} * 2 * 1'900'000 * 16 * 2);
+}
+
+TEST(PlannerTest, RefusesWhatNoMachineCouldHoldWithoutOverflow) {
+  const int64_t huge = int64_t{1} << 60;
+  EXPECT_FALSE(PlanSearch(Shape(1, 1, huge, 1), {.threads = 2, .memory_limit_bytes = kGiB}).ok());
+  EXPECT_FALSE(
+      PlanSearch(Shape(1, huge, 1, huge), {.threads = 2, .memory_limit_bytes = kGiB}).ok());
+  const auto plan =
+      PlanSearch(Shape(int64_t{1} << 31, int64_t{1} << 31, 4, 1),
+                 {.threads = 2, .memory_limit_bytes = kGiB, .requested_batch_size = 1});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->bytes_read, std::numeric_limits<int64_t>::max());
 }
 
 TEST(PlannerTest, DescribesThePlanLineByLine) {

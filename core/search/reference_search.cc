@@ -1,7 +1,6 @@
 #include "core/search/reference_search.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "absl/status/status.h"
 #include "core/io/row_source.h"
 #include "core/matrix/convert.h"
+#include "core/matrix/finite.h"
 #include "core/search/exact_score.h"
 #include "core/search/float_environment.h"
 #include "core/search/ranking.h"
@@ -20,9 +20,11 @@ namespace {
 // Docs held at a time; bounds memory, changes nothing else.
 constexpr int64_t kDocsPerStep = 256;
 
+// Keeps the best `most` docs: memory must not grow with the number of docs.
 template <typename T>
-bool IsFiniteRow(const T* row, int64_t dim) {
-  return std::all_of(row, row + dim, [](T value) { return std::isfinite(value); });
+void KeepBest(std::vector<Ranked<T>>& ranked, size_t most) {
+  std::sort(ranked.begin(), ranked.end());
+  if (ranked.size() > most) ranked.resize(most);
 }
 
 template <typename T>
@@ -44,6 +46,8 @@ absl::Status ReferenceSearchAs(RowSource& queries, std::span<const int64_t> quer
   }
   queries.Release();
 
+  // One more than asked for tells whether rank k is tied.
+  const size_t k = static_cast<size_t>(params.k);
   std::vector<std::vector<Ranked<T>>> ranked(query_rows.size());
   std::vector<T> doc_rows(static_cast<size_t>(kDocsPerStep) * row_size);
   ConvertCounts doc_counts;
@@ -65,11 +69,13 @@ absl::Status ReferenceSearchAs(RowSource& queries, std::span<const int64_t> quer
       }
     }
     docs.Release();
+    for (std::vector<Ranked<T>>& docs_of_query : ranked) {
+      if (docs_of_query.size() > 2 * (k + 1)) KeepBest(docs_of_query, k + 1);
+    }
   }
 
-  const size_t k = static_cast<size_t>(params.k);
   for (size_t i = 0; i < ranked.size(); ++i) {
-    std::sort(ranked[i].begin(), ranked[i].end());
+    KeepBest(ranked[i], k + 1);
     for (size_t rank = 0; rank < k; ++rank) {
       static_cast<T*>(out.scores)[i * k + rank] = ScoreOfKey<T>(ranked[i][rank].key);
       out.indices[i * k + rank] = ranked[i][rank].index;

@@ -100,6 +100,12 @@ float RoundedCosine(const PreparedQuery<float>& q, const float* d, int64_t dim) 
   const double cosine = sums.dot / std::sqrt(q.squared_norm * sums.squared);
   const double error = static_cast<double>(2 * dim + 16) * kHalfUlp;
   if (const auto score = RoundIfCertain(cosine, error)) return *score;
+  // Rows that share no component, as sparse ones often do, are exactly orthogonal.
+  const auto product = [&](int64_t j) -> std::optional<double> {
+    return q.wide[j] * static_cast<double>(d[j]);
+  };
+  const double magnitude = q.norm * NormUpperBound(sums.squared, dim);
+  if (SumIfExact(dim, magnitude, product) == 0.0) return 0;
   return ExactScore(Metric::kCosine, q.values, d, dim);
 }
 

@@ -10,7 +10,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "core/search/search.h"
 
@@ -32,8 +31,9 @@ double NormUpperBound(double squared_norm, int64_t dim);
 template <typename T>
 PreparedQuery<T> PrepareQuery(const T* values, const double* wide, int64_t dim);
 
-// The correctly rounded score of q and the row d [dim]. `doc_norm`: an upper bound on |d| (ignored
-// by cosine and l2). Thread-safe. REQUIRES: ScopedFloatEnvironment on this thread.
+// The correctly rounded score of q and the row d [dim]. `doc_norm`: an upper bound on |d|, used by
+// ip and by float64 l2; +inf is always right, and slow. Thread-safe. REQUIRES:
+// ScopedFloatEnvironment on this thread.
 template <typename T>
 T RoundedScore(Metric metric, const PreparedQuery<T>& q, const T* d, double doc_norm, int64_t dim);
 

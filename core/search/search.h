@@ -12,8 +12,7 @@
 //    on no order of summation. Non-finite inputs: ip and l2 are NaN if a term is NaN or if
 //    infinities of both signs are summed, else that infinity; cosine is NaN if any component of
 //    either row is not finite. Every NaN is the one quiet NaN 0x7FC00000 (0x7FF8000000000000).
-// 3. Order. Results are sorted by score, descending; equal scores by doc index, ascending. NaN
-// ranks
+// 3. Order. Results are sorted by score, descending; equal scores by doc index, ascending. NaN is
 //    below every number, NaNs among themselves by index.
 // 4. Determinism. Indices and scores are a pure function of the two matrices, k, metric, compute
 //    dtype and exclude_self: bit-identical for every device, instruction set, thread count, chunk
@@ -63,8 +62,9 @@ class TopKSink {
   virtual absl::Status Take(int64_t first_query, const TopKView& results) = 0;
 };
 
-// Hears how far a search is and may stop it. Report is called from one thread at a time, at most a
-// few hundred times a search; `cancelled` from any thread, often, so it must be cheap.
+// Hears how far a search is and may stop it. Report is called from the thread that searches, after
+// every block of docs (some milliseconds of work or more); `cancelled` from any thread, often, so
+// it must be cheap.
 class Progress {
  public:
   virtual ~Progress() = default;
@@ -74,7 +74,8 @@ class Progress {
   virtual bool cancelled() const = 0;
 };
 
-// What a search noticed. Counts are of the whole search, whatever its batches and passes.
+// What a search noticed. Counts are of the whole search and depend on its question alone, but for
+// rescored_pairs, which depends on the plan and on chance.
 struct SearchReport {
   int64_t nonfinite_query_rows = 0;  // rows with a NaN or an infinity after conversion
   int64_t nonfinite_doc_rows = 0;

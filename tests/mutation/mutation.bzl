@@ -7,6 +7,7 @@ _HEADERS = [
     "cpu_engine.h",
     "float32_screen.h",
     "gemm.h",
+    "index_range.h",
     "ranking.h",
     "rescore.h",
     "rounded_score.h",
@@ -68,7 +69,9 @@ def mutation_test(name, patch = None):
         textual_hdrs = [name + "/" + file for file in _TEXTUAL_SOURCES],
         deps = [
             "//core/io:row_source",
+            "//core/matrix:aligned_vector",
             "//core/matrix:convert",
+            "//core/matrix:finite",
             "//core/matrix:matrix_view",
             "//core/search",
             "//core/search:engine",
@@ -79,6 +82,7 @@ def mutation_test(name, patch = None):
             "//core/search:row_kernels",
             "@debian//:absl_status",
             "@debian//:dnnl",
+            "@debian//:fmt",
             "@debian//:highway",
         ],
     )
