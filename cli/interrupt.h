@@ -3,8 +3,8 @@
 
 namespace tiny_knn {
 
-// From now on SIGINT, SIGTERM and SIGHUP are remembered instead of ending the process, so that a
-// job can stop without leaving half a file. A signal that was ignored on entry (nohup) stays
+// From now on SIGINT, SIGTERM, SIGHUP and SIGQUIT are remembered instead of ending the process, so
+// that a job can stop without leaving half a file. A signal that was ignored on entry (nohup) stays
 // ignored.
 void CatchInterrupts();
 
