@@ -1,41 +1,52 @@
 #include "cli/labels.h"
 
-#include <sys/stat.h>
-
-#include <cerrno>
-#include <cstring>
-#include <fstream>
+#include <cstddef>
 #include <functional>
-#include <utility>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "cli/text.h"
+#include "core/io/file_util.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
 namespace {
 
-absl::Status OpenError(const std::string& path, int error) {
-  const std::string message = fmt::format("{}: cannot read labels: {}", path, std::strerror(error));
-  if (error == ENOENT || error == ENOTDIR) return absl::NotFoundError(message);
-  if (error == EACCES) return absl::PermissionDeniedError(message);
-  return absl::InvalidArgumentError(message);
-}
+constexpr size_t kReadBytes = 64 * 1024;
+constexpr size_t kMostLineBytes = size_t{1} << 20;
 
-// Hands every line to `take` until it returns false.
+// Hands every line, without its end, to `take` until it returns false.
 absl::Status ForEachLine(const std::string& path,
-                         const std::function<bool(int64_t number, std::string line)>& take) {
-  struct stat info {};
-  if (stat(path.c_str(), &info) != 0) return OpenError(path, errno);
-  if (S_ISDIR(info.st_mode)) return OpenError(path, EISDIR);
-  std::ifstream file(path);
-  if (!file) return OpenError(path, errno);
-  std::string line;
-  for (int64_t number = 0; std::getline(file, line); ++number) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!take(number, OneLine(line))) return absl::OkStatus();
+                         const std::function<bool(int64_t number, std::string_view line)>& take) {
+  const absl::StatusOr<OpenedFile> file = OpenRegularFile(path, "a text file of labels");
+  if (!file.ok()) return file.status();
+  std::string text;  // what was read and not yet taken
+  std::vector<std::byte> bytes(kReadBytes);
+  int64_t number = 0;
+  const auto take_line = [&](std::string_view line) {
+    if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+    return take(number++, line);
+  };
+  for (int64_t offset = 0;;) {
+    const absl::StatusOr<int64_t> got = ReadAt(file->fd.get(), offset, bytes, path);
+    if (!got.ok()) return got.status();
+    offset += *got;
+    size_t searched = text.size();
+    text.append(reinterpret_cast<const char*>(bytes.data()), static_cast<size_t>(*got));
+    size_t begin = 0;
+    for (size_t end; (end = text.find('\n', searched)) != std::string::npos;) {
+      if (!take_line(std::string_view(text).substr(begin, end - begin))) return absl::OkStatus();
+      begin = searched = end + 1;
+    }
+    text.erase(0, begin);
+    if (text.size() > kMostLineBytes) {
+      return absl::InvalidArgumentError(fmt::format(
+          "{}: line {} is longer than 1 MiB; expected a text file with one label a line", path,
+          number + 1));
+    }
+    if (*got == 0) break;
   }
-  if (file.bad()) return absl::InternalError(fmt::format("{}: reading labels failed", path));
+  if (!text.empty()) take_line(text);
   return absl::OkStatus();
 }
 
@@ -46,9 +57,9 @@ absl::StatusOr<std::map<int64_t, std::string>> ReadLabels(const std::string& pat
   std::map<int64_t, std::string> labels;
   if (wanted.empty()) return labels;
   int64_t lines = 0;
-  const absl::Status status = ForEachLine(path, [&](int64_t number, std::string line) {
+  const absl::Status status = ForEachLine(path, [&](int64_t number, std::string_view line) {
     ++lines;
-    if (wanted.count(number) > 0) labels.emplace(number, std::move(line));
+    if (wanted.count(number) > 0) labels.emplace(number, OneLine(line));
     return number < *wanted.rbegin();
   });
   if (!status.ok()) return status;
@@ -63,8 +74,8 @@ absl::StatusOr<std::map<int64_t, std::string>> ReadLabels(const std::string& pat
 
 absl::StatusOr<std::vector<std::string>> ReadAllLabels(const std::string& path) {
   std::vector<std::string> labels;
-  const absl::Status status = ForEachLine(path, [&](int64_t, std::string line) {
-    labels.push_back(std::move(line));
+  const absl::Status status = ForEachLine(path, [&](int64_t, std::string_view line) {
+    labels.push_back(OneLine(line));
     return true;
   });
   if (!status.ok()) return status;

@@ -1,7 +1,9 @@
 #include "cli/labels.h"
 
-#include <filesystem>
+#include <sys/stat.h>
+
 #include <fstream>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -38,6 +40,36 @@ TEST(Labels, MissingFileAndFolderAreNamed) {
   EXPECT_TRUE(absl::IsNotFound(ReadLabels(missing, {0}).status()));
   EXPECT_THAT(std::string(ReadLabels(missing, {0}).status().message()), HasSubstr("none.txt"));
   EXPECT_TRUE(absl::IsInvalidArgument(ReadLabels(testing::TempDir(), {0}).status()));
+}
+
+TEST(Labels, LinesMayLieAcrossReadsAndTheLastNeedsNoEnd) {
+  const std::string part(50'000, 'x');
+  const std::string path =
+      WriteFile("long.txt", part + "0\n" + part + "1\n\n" + part + part + "3\r\n" + "last");
+  const auto labels = ReadAllLabels(path);
+  ASSERT_TRUE(labels.ok()) << labels.status();
+  EXPECT_THAT(*labels, ElementsAre(part + "0", part + "1", "", part + part + "3", "last"));
+  EXPECT_THAT(*ReadAllLabels(WriteFile("ended.txt", "a\n\n")), ElementsAre("a", ""));
+  EXPECT_THAT(*ReadAllLabels(WriteFile("empty.txt", "")), ElementsAre());
+}
+
+TEST(Labels, ALineThatNeverEndsIsRefused) {
+  const std::string path = WriteFile("endless.txt", "a\n" + std::string(3 << 20, 'x'));
+  const absl::Status status = ReadAllLabels(path).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("line 2 is longer than 1 MiB"));
+}
+
+TEST(Labels, OnlyRegularFilesAreRead) {
+  const std::string fifo = testing::TempDir() + "/labels.fifo";
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  for (const auto& [path, kind] : {std::pair<std::string, std::string>{fifo, "a FIFO"},
+                                   {"/dev/zero", "a device"},
+                                   {testing::TempDir(), "a directory"}}) {
+    const absl::Status status = ReadLabels(path, {0}).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << path;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(kind));
+  }
 }
 
 TEST(Labels, TerminalCommandsInALabelAreMadeVisible) {
