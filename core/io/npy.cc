@@ -50,13 +50,14 @@ struct ElementType {
 // What a dtype that cannot be searched is called, for its message. Empty: not a dtype at all.
 std::string UnsupportedName(char kind, std::string_view size) {
   const int bits = size.size() <= 2 && !size.empty() ? std::stoi(std::string(size)) * 8 : 0;
+  if (bits == 0 && std::string_view("uifc").find(kind) != std::string_view::npos) return "";
   switch (kind) {
     case 'u':
       return fmt::format("uint{}", bits);
     case 'i':
       return fmt::format("int{}", bits);
     case 'f':
-      return fmt::format("float{} (long double)", bits);
+      return fmt::format("float{}{}", bits, bits >= 80 ? " (long double)" : "");
     case 'c':
       return fmt::format("complex{}", bits);
     case 'O':

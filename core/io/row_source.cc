@@ -73,10 +73,17 @@ class FileSource : public RowSource {
                       "nothing writes to it",
                       name(), now.st_size, then.st_size));
     }
-    if (!SameTime(now.st_mtim, then.st_mtim) || !SameTime(now.st_ctim, then.st_ctim)) {
+    if (!SameTime(now.st_mtim, then.st_mtim)) {
       return absl::DataLossError(
           fmt::format("{}: changed while it was read: its modification time is not what it was; "
                       "run again when nothing writes to it",
+                      name()));
+    }
+    // Whoever writes may put the modification time back, so this counts as a change too.
+    if (!SameTime(now.st_ctim, then.st_ctim)) {
+      return absl::DataLossError(
+          fmt::format("{}: changed while it was read: its metadata changed (renamed, replaced or "
+                      "chmod); run again when nothing changes it",
                       name()));
     }
     return absl::OkStatus();
@@ -269,9 +276,10 @@ absl::Status CheckLength(const std::string& path, const NpyHeader& header, int64
   const int64_t expected = header.data_offset + header.data_bytes();
   if (file_size >= expected) return absl::OkStatus();  // bytes after the data are nobody's business
   return absl::DataLossError(fmt::format(
-      "{}: is truncated: {} bytes found, {} expected for {} rows of {} {} values; copy or write it "
+      "{}: is truncated: {} bytes found, {} expected for {} {} of {} {} values; copy or write it "
       "again",
-      path, file_size, expected, header.rows, header.dim, DTypeName(header.dtype)));
+      path, file_size, expected, header.rows, header.rows == 1 ? "row" : "rows", header.dim,
+      DTypeName(header.dtype)));
 }
 
 }  // namespace

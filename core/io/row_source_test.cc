@@ -273,6 +273,19 @@ TEST(RowSourceTest, RewrittenFileOfTheSameSizeIsNoticed) {
   EXPECT_EQ((*source)->CheckUnchanged().code(), absl::StatusCode::kDataLoss);
 }
 
+TEST(RowSourceTest, AChangeOfMetadataAloneIsCalledThat) {
+  const std::string path = TestPath("m.npy");
+  WriteFile(path, NpyBytes(10, 5, {}));
+  const auto source = OpenNpyRowSource(path, std::nullopt);
+  ASSERT_TRUE(source.ok());
+  usleep(20000);  // the kernel's clock for files ticks every few milliseconds
+  ASSERT_EQ(chmod(path.c_str(), 0600), 0);
+  EXPECT_EQ(std::string((*source)->CheckUnchanged().message()),
+            path +
+                ": changed while it was read: its metadata changed (renamed, replaced or chmod); "
+                "run again when nothing changes it");
+}
+
 TEST(RowSourceTest, ReplacedFileGoesOnServingWhatWasOpened) {
   const std::string path = TestPath("m.npy");
   WriteFile(path, NpyBytes(10, 5, {}));

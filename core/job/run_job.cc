@@ -187,9 +187,10 @@ absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec) {
   job.docs = std::move(inputs->docs);
   const int64_t largest_k = job.docs->rows() - (spec.exclude_self ? 1 : 0);
   if (!spec.k && largest_k < 1) {
-    return absl::InvalidArgumentError(fmt::format(
-        "{}: has {} rows{}, so there is no doc to find; give a file with more rows", spec.docs_path,
-        job.docs->rows(), spec.exclude_self ? " and --exclude-self drops one" : ""));
+    return absl::InvalidArgumentError(
+        fmt::format("{}: has {} {}{}, so there is no doc to find; give a file with more rows",
+                    spec.docs_path, job.docs->rows(), job.docs->rows() == 1 ? "row" : "rows",
+                    spec.exclude_self ? " and --exclude-self drops one" : ""));
   }
   job.params = {spec.k.value_or(std::min(kDefaultK, largest_k)), spec.metric, spec.compute_dtype,
                 spec.exclude_self};
