@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,14 @@ absl::Status UnknownVerb(const std::string& word) {
       near.empty() ? "see 'tiny-knn help'" : fmt::format("did you mean '{}'?", near[0])));
 }
 
+absl::Status OutOfMemory(const std::vector<std::string>& args) {
+  const Verb* verb = args.empty() ? nullptr : FindVerb(args[0]);
+  const bool searches = verb == nullptr || verb->name == "run";
+  return absl::ResourceExhaustedError(
+      searches ? "out of memory; a smaller --memory-limit may help"
+               : fmt::format("out of memory: {} needs more than is free", verb->name));
+}
+
 absl::Status Dispatch(const std::vector<std::string>& args, Console& console) {
   if (args.empty()) {
     console.Out(OverviewText());
@@ -75,14 +84,17 @@ absl::Status Dispatch(const std::vector<std::string>& args, Console& console) {
 int CliMain(int argc, char** argv) {
   PrepareStandardStreams();
   Console console;
+  const std::vector<std::string> args(argv + (argc > 0 ? 1 : 0), argv + argc);
   absl::Status status;
   // Our own code throws nothing, but the standard library may, when memory ends.
   try {
-    status = Dispatch(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc), console);
+    status = Dispatch(args, console);
     absl::Status flushed = console.Flush();
     if (status.ok()) status = flushed;
   } catch (const std::bad_alloc&) {
-    status = absl::ResourceExhaustedError("out of memory; a smaller --memory-limit may help");
+    status = OutOfMemory(args);
+  } catch (const std::length_error&) {  // more than any memory: what a container says of its size
+    status = OutOfMemory(args);
   } catch (const std::exception& error) {
     status = absl::InternalError(error.what());
   }

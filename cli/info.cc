@@ -125,6 +125,13 @@ absl::Status NpyInfo(const std::string& path, std::optional<DType> input_dtype, 
   if (!status.ok()) return status;
 
   const absl::StatusOr<MatrixStats> stats = ComputeMatrixStats(**source);
+  if (absl::IsResourceExhausted(stats.status())) {
+    // The source's own advice is for a search.
+    return absl::ResourceExhaustedError(fmt::format(
+        "{}: a row of {} {} values, in this order and byte order, does not fit into the "
+        "memory that is free",
+        path, header->dim, DTypeName(header->dtype)));
+  }
   if (!stats.ok()) return stats.status();
   Line("rows with NaN", Share(stats->rows_with_nan, header->rows), console);
   Line("rows with Inf", Share(stats->rows_with_inf, header->rows), console);
