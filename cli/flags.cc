@@ -1,6 +1,7 @@
 #include "cli/flags.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <utility>
 
 #include "CLI/CLI.hpp"
@@ -23,10 +24,77 @@ struct FlagParser::State {
   };
   std::vector<RequiredArgument> positionals;
 
+  bool IsSwitch(const CLI::Option* option) const {
+    return std::any_of(switches.begin(), switches.end(),
+                       [&](const auto& entry) { return entry.first == option; });
+  }
+
   absl::Status Misuse(const std::string& what) const {
     return absl::InvalidArgumentError(fmt::format("{}; see 'tiny-knn {} --help'", what, verb));
   }
 };
+
+// One argument that begins with a dash, taken apart. Names carry their dashes.
+struct FlagParser::Word {
+  CLI::Option* option = nullptr;     // what it sets; of letters in one, the last; null if unknown
+  std::string name;                  // as typed
+  std::optional<std::string> value;  // what is attached to it
+};
+
+FlagParser::Word FlagParser::TakeApart(const std::string& arg) const {
+  Word word;
+  if (arg.size() < 2 || arg[0] != '-') return word;
+  if (arg[1] == '-') {
+    const size_t equals = arg.find('=');
+    word.name = arg.substr(0, equals);
+    if (equals != std::string::npos) word.value = arg.substr(equals + 1);
+    word.option = state_->app.get_option_no_throw(word.name);
+    return word;
+  }
+  for (size_t i = 1; i < arg.size(); ++i) {
+    word.name = {'-', arg[i]};
+    word.option = state_->app.get_option_no_throw(word.name);
+    if (word.option == nullptr) break;
+    const bool is_switch = state_->IsSwitch(word.option);
+    if (i + 1 < arg.size() && (!is_switch || arg[i + 1] == '=')) {
+      word.value = arg.substr(i + 1);
+      break;
+    }
+  }
+  return word;
+}
+
+absl::StatusOr<std::vector<std::string>> FlagParser::Checked(
+    const std::vector<std::string>& args) const {
+  std::vector<std::string> checked;
+  for (size_t i = 0; i < args.size(); ++i) {
+    const std::string& arg = args[i];
+    if (arg == "--") {
+      checked.insert(checked.end(), args.begin() + static_cast<std::ptrdiff_t>(i), args.end());
+      break;
+    }
+    const Word word = TakeApart(arg);
+    if (word.option == nullptr) {
+      checked.push_back(arg);
+    } else if (state_->IsSwitch(word.option)) {
+      if (word.value) return state_->Misuse(fmt::format("{} takes no value", word.name));
+      checked.push_back(arg);
+    } else if (word.value) {
+      checked.push_back(word.value->empty() ? word.name : arg);
+      if (word.value->empty()) checked.emplace_back();  // a word of its own: the next is no value
+    } else if (i + 1 == args.size()) {
+      return state_->Misuse(fmt::format("{} needs a value", word.name));
+    } else {
+      const std::string& value = args[++i];
+      if (value.starts_with("--") || TakeApart(value).option != nullptr) {
+        return state_->Misuse(fmt::format("{} needs a value, found {}", word.name, OneLine(value)));
+      }
+      checked.push_back(arg);
+      checked.push_back(value);
+    }
+  }
+  return checked;
+}
 
 FlagParser::FlagParser(std::string verb, std::string usage) : state_(std::make_unique<State>()) {
   state_->verb = std::move(verb);
@@ -76,12 +144,11 @@ absl::Status FlagParser::Parse(const std::vector<std::string>& args) {
     state.help = true;
     return absl::OkStatus();
   }
+  // CLI11 takes "--flag= WORD" for "--flag=WORD", any word for a value, and "--switch=no" as it is.
+  const absl::StatusOr<std::vector<std::string>> checked = Checked(args);
+  if (!checked.ok()) return checked.status();
   try {
-    state.app.parse(std::vector<std::string>(args.rbegin(), args.rend()));
-  } catch (const CLI::ArgumentMismatch& error) {
-    // "NAME: 1 required TEXT missing"
-    const std::string what = error.what();
-    return state.Misuse(fmt::format("{} needs a value", what.substr(0, what.find(':'))));
+    state.app.parse(std::vector<std::string>(checked->rbegin(), checked->rend()));
   } catch (const CLI::Error& error) {
     return state.Misuse(OneLine(error.what()));
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace tiny_knn {
 
@@ -33,7 +34,8 @@ class FlagParser {
   void Positionals(const std::string& name, std::vector<std::string>* value);  // any number, last
 
   // `args` follow the verb. InvalidArgument, in one line, for an unknown flag (naming the nearest),
-  // a missing value, a missing or surplus argument. With -h or --help it is always OK.
+  // a missing value (a flag where a value should be is none: `--flag=--value` is for values like
+  // that), a value of a switch, a missing or surplus argument. With -h or --help it is always OK.
   absl::Status Parse(const std::vector<std::string>& args);
   bool help_wanted() const;
 
@@ -42,6 +44,11 @@ class FlagParser {
 
  private:
   struct State;
+  struct Word;
+  Word TakeApart(const std::string& arg) const;
+  // `args` with empty values as words of their own, or what is wrong with a value.
+  absl::StatusOr<std::vector<std::string>> Checked(const std::vector<std::string>& args) const;
+
   std::unique_ptr<State> state_;
 };
 

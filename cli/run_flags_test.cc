@@ -149,6 +149,32 @@ TEST(RunFlags, WrongValuesSayWhatIsAccepted) {
   EXPECT_THAT(ErrorOf({"q", "d", "--cpu", "--device", "cuda"}), HasSubstr("contradict"));
 }
 
+TEST(RunFlags, AnEmptyValueDoesNotTakeTheNextWord) {
+  EXPECT_THAT(ErrorOf({"q", "d", "--output-path=", "--dry-run"}),
+              HasSubstr("--output-path expects a file name, found ''"));
+  EXPECT_THAT(ErrorOf({"q", "--k=", "d"}), HasSubstr("--k expects a whole number"));
+  EXPECT_EQ(ParseRunFlags({"q", "d", "--k=", "--k=3"})->spec.k, 3);
+}
+
+TEST(RunFlags, AFlagIsNoValueOfAnother) {
+  EXPECT_THAT(ErrorOf({"q", "d", "--k", "-k", "3"}), HasSubstr("--k needs a value, found -k"));
+  EXPECT_THAT(ErrorOf({"q", "d", "-qo", "-v"}), HasSubstr("-o needs a value, found -v"));
+  EXPECT_THAT(ErrorOf({"q", "d", "-o", "--dryrun"}), HasSubstr("-o needs a value, found --dryrun"));
+  EXPECT_THAT(ErrorOf({"-o", "--", "q", "d"}), HasSubstr("-o needs a value, found --"));
+  EXPECT_EQ(ParseRunFlags({"q", "d", "--output-path=--dry-run"})->spec.output_path, "--dry-run");
+  EXPECT_EQ(ParseRunFlags({"q", "d", "-qk", "3"})->spec.k, 3);
+  EXPECT_EQ(ParseRunFlags({"q", "d", "-o", "-"})->spec.output_path, "-");
+}
+
+TEST(RunFlags, ASwitchTakesNoValue) {
+  EXPECT_THAT(ErrorOf({"q", "d", "--quiet=banana"}), HasSubstr("--quiet takes no value"));
+  EXPECT_THAT(ErrorOf({"q", "d", "--cpu=nan"}), HasSubstr("--cpu takes no value"));
+  EXPECT_THAT(ErrorOf({"q", "d", "--dry-run=false"}), HasSubstr("--dry-run takes no value"));
+  EXPECT_THAT(ErrorOf({"q", "d", "--dry-run="}), HasSubstr("--dry-run takes no value"));
+  EXPECT_THAT(ErrorOf({"q", "d", "-q=1"}), HasSubstr("-q takes no value"));
+  EXPECT_THAT(ErrorOf({"q", "d", "--help=1"}), HasSubstr("--help takes no value"));
+}
+
 TEST(RunFlags, ControlCharactersInAValueAreMadeVisible) {
   EXPECT_THAT(ErrorOf({"q", "d", "--metric", "a\nb"}), HasSubstr("a\\x0ab"));
 }

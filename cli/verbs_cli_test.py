@@ -18,9 +18,9 @@ def short_time():
 
 
 class InfoTest(CliTest):
-    def info(self, name, *args):
+    def info(self, name, *args, **kwargs):
         """The lines of info as a dict from label to value."""
-        lines = self.run_ok("info", name, *args).stdout.splitlines()
+        lines = self.run_ok("info", name, *args, **kwargs).stdout.splitlines()
         return {line[:14].strip(): line[14:] for line in lines}
 
     def test_matrix(self):
@@ -57,6 +57,32 @@ class InfoTest(CliTest):
         done = self.run_ok("info", "m.npy", preexec_fn=short_time)
         self.assertIn(f"zero rows     {1 << 60} (100%)", done.stdout)
         self.assertIn("norms         min 0, mean 0, max 0", done.stdout)
+
+    def save_long_row(self, descr, elements):
+        with open(self.folder / "m.npy", "wb") as out:
+            header = {"descr": descr, "fortran_order": False, "shape": (1, elements)}
+            numpy.lib.format.write_array_header_1_0(out, header)
+            out.truncate(out.tell() + elements * numpy.dtype(descr).itemsize)
+
+    def test_a_row_that_is_longer_than_memory_as_float64(self):
+        self.save_long_row("|u1", 1 << 27)
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+
+        info = self.info("m.npy", preexec_fn=limit)
+        self.assertEqual(info["zero rows"], "1 (100%)")
+
+    def test_a_row_that_cannot_be_read_has_no_advice_about_flags_of_run(self):
+        self.save_long_row(">i8", 1 << 31)
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+
+        done = self.run_cli("info", "m.npy", preexec_fn=limit)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"\Atiny-knn: error: m.npy: a row of 2147483648 int64 values[^\n]*\n\Z")
+        self.assertNotIn("--memory-limit", done.stderr)
 
     def test_raw_bfloat16(self):
         self.save("m.npy", numpy.array([[0x3F80, 0x4000]], numpy.uint16).view("V2"))
@@ -166,6 +192,8 @@ class ShowTest(CliTest):
         self.assert_refused("show", "d.npy", says="d.npy")
         self.assert_refused("show", ".", says="directory")
         self.assert_refused("show", "o.pkl", "--labels", "none.txt", says="none.txt")
+        self.assert_refused("show", "o.pkl", "--labels", "/dev/zero", says="a device")
+        self.assert_refused("show", "o.pkl", "--query-labels=", says="--query-labels expects a file name, found ''")
         self.assert_refused("show", "o.pkl", "--label", "words.txt", says="did you mean --labels?")
 
     def test_a_reader_that_stops_early_is_no_error(self):
