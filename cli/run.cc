@@ -53,7 +53,8 @@ how (never changes the result)
 what is said
       --dry-run         print the plan and write nothing
       --verify N        repeat N random queries in exact arithmetic and compare
-                        all bits before the result is written
+                        all bits before the result is written; keeps N rows of
+                        results in memory beyond the limit
       --progress M      auto (default: a bar on a terminal; none where TERM=dumb
                         or TQDM_DISABLE is set), always, never or json
   -q, --quiet           only errors on standard error
@@ -192,7 +193,8 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
     return absl::CancelledError("interrupted: no result was written");
   }
   if (!result.ok()) return result.status();
-  console.Out(job->output_path + "\n");
+  // Byte for byte for a program; but a terminal would obey what is in a name.
+  console.Out((isatty(STDOUT_FILENO) != 0 ? OneLine(job->output_path) : job->output_path) + "\n");
   NoteDefaultK(*job, console);
   NoteReport(request->spec, *job, result->report, console);
   Summarise(*job, *opened->engine, *result, console);

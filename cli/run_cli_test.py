@@ -163,6 +163,15 @@ class OutputTest(CliTest):
     def test_no_colours_anywhere(self):
         self.assertNotIn("\x1b", self.on_terminal(TERM="xterm-256color"))
 
+    def test_the_path_is_raw_for_a_program_and_harmless_on_a_terminal(self):
+        name = "a\x1b[31m.pkl"
+        self.assertEqual(self.run_ok("run", "q.npy", "d.npy", "-o", name).stdout, name + "\n")
+        main, side = os.openpty()
+        self.addCleanup(os.close, main)
+        self.run_ok("run", "q.npy", "d.npy", "-o", name, stdout=side)
+        os.close(side)
+        self.assertEqual(os.read(main, 4096), b"a\\x1b[31m.pkl\r\n")
+
     def test_full_stdout_fails_but_keeps_the_result(self):
         with open("/dev/full", "w", encoding="utf-8") as full:
             done = self.run_cli("run", "q.npy", "d.npy", "-o", "o.pkl", stdout=full)
@@ -194,6 +203,9 @@ class RefusalTest(CliTest):
             (["q.npy", "d.npy", "--bogus"], "unknown flag --bogus"),
             (["run", "q.npy", "d.npy", "--k"], "--k needs a value"),
             (["run", "q.npy", "d.npy", "--k", "ten"], "found 'ten'"),
+            (["run", "q.npy", "d.npy", "--output-path=", "--dry-run"], "--output-path expects a file name, found ''"),
+            (["run", "q.npy", "d.npy", "--output-path", "--dry-run"], "--output-path needs a value, found --dry-run"),
+            (["run", "q.npy", "d.npy", "--quiet=banana"], "--quiet takes no value"),
             (["run", "q.npy", "d.npy", "--dtype", "float8"], "float16"),
             (["run", "q.npy", "d.npy", "--memory-limit", "much"], "4G"),
             (["run", "q.npy", "d.npy", "--device", "gpu"], "auto, cpu, cuda or cuda:N"),
@@ -211,6 +223,8 @@ class RefusalTest(CliTest):
         )
         self.assert_refused("run", "d.npy", "d.npy", "-k", 5, "--exclude-self", says="at most 4")
         self.assert_refused("run", "q.npy", "d.npy", "-k", 2**63 - 1, says="exceeds")
+        self.save("one.npy", self.DOCS[:1])
+        self.assert_refused("run", "q.npy", "one.npy", "--exclude-self", says="one.npy: has 1 row and --exclude-self")
 
     def test_memory_limit_too_small_says_what_would_do(self):
         self.assert_refused("run", "q.npy", "d.npy", "--memory-limit", "1K", says="--memory-limit")
@@ -317,6 +331,9 @@ class InterruptTest(CliTest):
 
     def test_termination_exits_143_and_leaves_nothing(self):
         self.assertEqual(self.interrupted(signal.SIGTERM), 143)
+
+    def test_quit_exits_131_and_leaves_nothing(self):
+        self.assertEqual(self.interrupted(signal.SIGQUIT), 131)
 
 
 if __name__ == "__main__":
