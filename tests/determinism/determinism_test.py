@@ -50,7 +50,7 @@ class SameBits(TestCase):
         """The least --memory-limit, in MiB, that the planner accepts."""
         done = self.program(["run", queries, docs, *flags, "--dry-run", "--memory-limit", "1K"])
         self.assertEqual(done.returncode, 2, done.stderr)
-        return int(done.stderr.rsplit("pass at least ", 1)[1].split("M")[0])
+        return int(done.stderr.rsplit("pass --memory-limit ", 1)[1].split("M")[0])
 
     def test_any_memory_limit(self):
         for name, queries, docs, flags in self.problems():
