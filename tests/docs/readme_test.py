@@ -3,7 +3,7 @@
 A session is a ```console block. Its lines `$ tiny-knn ...` and `$ tools/tiny-knn ...` are run by a shell, in the
 words example's folder, one after the other; `$` lines of other programs are not run. What follows a command is what it
 printed, with standard error among it. Times, rates and the number of CPU threads differ from machine to machine, and
-the plan's memory with its tuning: they are not compared. A command that printed "tiny-knn: error:" has to exit with 2, every other with 0.
+the plan's bytes of memory with its tuning: they are not compared. A command that printed "tiny-knn: error:" has to exit with 2, every other with 0.
 """
 
 import difflib
@@ -20,11 +20,12 @@ README = pathlib.Path("README.md")
 WORDS = pathlib.Path("examples/words")
 
 _VARYING = re.compile(r"\d[\d.]*(?: [kMG])?(?= ?(?:ms|s|queries/s)\b)|\d+(?= CPU threads?)")
-_MEMORY_LINE = re.compile(r"^(memory) .*", re.MULTILINE)
+_MEMORY_LINE = re.compile(r"^memory .*", re.MULTILINE)
+_BYTES = re.compile(r"\d[\d.]* [KMG]iB")
 
 
 def comparable(text):
-    text = _MEMORY_LINE.sub(r"\1", _VARYING.sub("#", text.replace("CPU threads", "CPU thread")))
+    text = _MEMORY_LINE.sub(lambda line: _BYTES.sub("#", line[0]), _VARYING.sub("#", text.replace("CPU threads", "CPU thread")))
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
