@@ -164,7 +164,8 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
 
   absl::StatusOr<PreparedJob> job = PrepareJob(request->spec);
   if (!job.ok()) return AsBadInput(job.status());
-  absl::StatusOr<OpenedEngine> opened = OpenEngine(request->engine);
+  absl::StatusOr<OpenedEngine> opened =
+      OpenEngine({request->spec.device, request->spec.gpu_memory_bytes});
   if (!opened.ok()) return opened.status();
   if (!opened->note.empty()) console.Note(opened->note);
   const std::string plan = PlanText(*job, *opened->engine);
@@ -187,7 +188,7 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
     ConsoleProgress progress(console, bar, request->progress == ProgressMode::kJson);
     // The first batch may take a while: show at once that there is something to wait for.
     progress.Report(0, job->shape.num_queries * job->shape.num_docs);
-    result = RunJob(request->spec, *job, *opened->engine, &progress);
+    result = RunJob(request->spec, *job, *opened->engine, {.progress = &progress});
   }
   if (absl::IsCancelled(result.status())) {
     return absl::CancelledError("interrupted: no result was written");

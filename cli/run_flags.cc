@@ -136,7 +136,7 @@ absl::StatusOr<RunRequest> ParseRunFlags(const std::vector<std::string>& args) {
   read.Count("--threads", flags.threads, 1, kMostThreads, &spec.threads);
   read.Count("--verify", flags.verify, 0, kNoMost, &spec.verify_queries);
   read.Size("--memory-limit", flags.memory_limit, &spec.memory_limit_bytes);
-  read.Size("--gpu-memory", flags.gpu_memory, &request.engine.gpu_memory_bytes);
+  read.Size("--gpu-memory", flags.gpu_memory, &spec.gpu_memory_bytes);
   read.Name("--metric", flags.metric, ParseMetric, "ip, cosine or l2", &spec.metric);
   read.Name("--dtype", flags.dtype, ParseComputeDType,
             fmt::format("one of {}", ComputeDTypeNames()), &spec.compute_dtype);
@@ -148,12 +148,12 @@ absl::StatusOr<RunRequest> ParseRunFlags(const std::vector<std::string>& args) {
     spec.output_path = *flags.output_path;
     if (spec.output_path.empty()) read.Refuse("--output-path expects a file name, found ''");
   }
-  request.engine.device = flags.device.value_or(flags.cpu ? "cpu" : "auto");
-  if (flags.cpu && request.engine.device != "cpu" && request.engine.device != "auto") {
+  spec.device = flags.device.value_or(flags.cpu ? "cpu" : "auto");
+  if (flags.cpu && spec.device != "cpu" && spec.device != "auto") {
     read.Refuse(fmt::format("--cpu and --device {} contradict each other; give one of them",
-                            OneLine(request.engine.device)));
+                            OneLine(spec.device)));
   }
-  if (flags.cpu) request.engine.device = "cpu";
+  if (flags.cpu) spec.device = "cpu";
   if (!read.status().ok()) return read.status();
   return request;
 }

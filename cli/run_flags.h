@@ -7,13 +7,11 @@
 #include "absl/status/statusor.h"
 #include "cli/progress.h"
 #include "core/job/job_spec.h"
-#include "gpu/open_engine.h"
 
 namespace tiny_knn {
 
 struct RunRequest {
   JobSpec spec;
-  EngineOptions engine;
   ProgressMode progress = ProgressMode::kAuto;
   bool dry_run = false;
   bool quiet = false;

@@ -33,7 +33,7 @@ TEST(RunFlags, DefaultsAreTheOriginals) {
   EXPECT_EQ(request->spec.memory_limit_bytes, 0);
   EXPECT_EQ(request->spec.verify_queries, 0);
   EXPECT_FALSE(request->spec.exclude_self);
-  EXPECT_EQ(request->engine.device, "auto");
+  EXPECT_EQ(request->spec.device, "auto");
   EXPECT_EQ(request->progress, ProgressMode::kAuto);
 }
 
@@ -79,8 +79,8 @@ TEST(RunFlags, EveryFlagReachesTheSpec) {
   EXPECT_EQ(request->spec.input_dtype, DType::kBFloat16);
   EXPECT_EQ(request->spec.verify_queries, 9);
   EXPECT_TRUE(request->spec.exclude_self);
-  EXPECT_EQ(request->engine.device, "cuda:1");
-  EXPECT_EQ(request->engine.gpu_memory_bytes, int64_t{8} << 30);
+  EXPECT_EQ(request->spec.device, "cuda:1");
+  EXPECT_EQ(request->spec.gpu_memory_bytes, int64_t{8} << 30);
   EXPECT_EQ(request->progress, ProgressMode::kJson);
   EXPECT_TRUE(request->dry_run);
   EXPECT_TRUE(request->quiet);
@@ -92,7 +92,7 @@ TEST(RunFlags, ShortFormsAndCpu) {
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(request->spec.k, 5);
   EXPECT_EQ(request->spec.output_path, "x");
-  EXPECT_EQ(request->engine.device, "cpu");
+  EXPECT_EQ(request->spec.device, "cpu");
   EXPECT_EQ(ParseRunFlags({"q", "d", "-k5"})->spec.k, 5);
 }
 

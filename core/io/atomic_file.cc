@@ -44,14 +44,19 @@ absl::StatusOr<std::string> FollowLinks(const std::string& path) {
   return ErrnoStatus(ELOOP, path, "cannot follow the link");
 }
 
-// `.{name}.{pid}.{random}.tmp`, the name cut so that the whole is a legal file name.
-absl::StatusOr<std::string> TemporaryName(const std::string& name) {
+// `.{name}.{tag}.tmp`, the name cut so that the whole is a legal file name.
+std::string TaggedName(const std::string& name, const std::string& tag) {
+  const std::string suffix = fmt::format(".{}.tmp", tag);
+  return fmt::format(".{}{}", name.substr(0, NAME_MAX - 1 - suffix.size()), suffix);
+}
+
+// The same with a tag that nobody else has: `{pid}.{random}`.
+absl::StatusOr<std::string> UniqueName(const std::string& name) {
   uint64_t random = 0;
   if (getrandom(&random, sizeof(random), 0) != sizeof(random)) {
     return ErrnoStatus(errno, name, "cannot get a random number");
   }
-  const std::string suffix = fmt::format(".{}.{:016x}.tmp", getpid(), random);
-  return fmt::format(".{}{}", name.substr(0, NAME_MAX - 1 - suffix.size()), suffix);
+  return TaggedName(name, fmt::format("{}.{:016x}", getpid(), random));
 }
 
 absl::Status CheckTarget(int folder, const std::string& name, const std::string& path) {
@@ -92,7 +97,8 @@ AtomicFile::~AtomicFile() {
 
 const std::string& AtomicFile::target_path() const { return state_->target_path; }
 
-absl::StatusOr<std::unique_ptr<AtomicFile>> AtomicFile::Create(const std::string& target_path) {
+absl::StatusOr<std::unique_ptr<AtomicFile>> AtomicFile::Create(const std::string& target_path,
+                                                               const AtomicFileOptions& options) {
   auto state = std::make_unique<State>();
   state->target_path = target_path;
   absl::StatusOr<std::string> followed = FollowLinks(target_path);
@@ -116,7 +122,9 @@ absl::StatusOr<std::unique_ptr<AtomicFile>> AtomicFile::Create(const std::string
   state->folder = UniqueFd(folder);
   absl::Status status = CheckTarget(folder, state->name, target_path);
   if (!status.ok()) return status;
-  absl::StatusOr<std::string> temporary = TemporaryName(state->name);
+  absl::StatusOr<std::string> temporary = options.temporary_tag.empty()
+                                              ? UniqueName(state->name)
+                                              : TaggedName(state->name, options.temporary_tag);
   if (!temporary.ok()) return temporary.status();
   const int file =
       openat(folder, temporary->c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
@@ -127,6 +135,29 @@ absl::StatusOr<std::unique_ptr<AtomicFile>> AtomicFile::Create(const std::string
   state->file = UniqueFd(file);
   state->temporary_name = *std::move(temporary);
   return std::unique_ptr<AtomicFile>(new AtomicFile(std::move(state)));
+}
+
+absl::Status AtomicFile::RemoveLeftover(const std::string& target_path, const std::string& tag) {
+  absl::StatusOr<std::string> followed = FollowLinks(target_path);
+  if (!followed.ok()) return followed.status();
+  const SplitPath split = Split(*followed);
+  const UniqueFd folder(open(split.folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.valid()) {
+    return errno == ENOENT ? absl::OkStatus()
+                           : ErrnoStatus(errno, split.folder, "cannot look for temporary files");
+  }
+  const std::string name = TaggedName(split.name, tag);
+  struct stat found;
+  if (fstatat(folder.get(), name.c_str(), &found, AT_SYMLINK_NOFOLLOW) != 0) {
+    return errno == ENOENT ? absl::OkStatus()
+                           : ErrnoStatus(errno, name, "cannot look for the temporary file");
+  }
+  // Whatever else has this name was not made by AtomicFile, or not by this user.
+  if (!S_ISREG(found.st_mode) || found.st_uid != geteuid()) return absl::OkStatus();
+  if (unlinkat(folder.get(), name.c_str(), 0) != 0 && errno != ENOENT) {
+    return ErrnoStatus(errno, name, "cannot remove the temporary file");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status AtomicFile::WriteAt(int64_t offset, std::span<const std::byte> bytes) {

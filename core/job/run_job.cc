@@ -226,7 +226,8 @@ absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec) {
 }
 
 absl::StatusOr<JobResult> RunJob(const JobSpec& spec, PreparedJob& job, Engine& engine,
-                                 Progress* progress) {
+                                 const RunJobOptions& options) {
+  Progress* const progress = options.progress;
   // Time has passed since PrepareJob: somebody may have linked an input to the output's name.
   absl::Status status = CheckOutputIsNoInput(spec, job.output_path);
   if (!status.ok()) return status;
@@ -248,8 +249,8 @@ absl::StatusOr<JobResult> RunJob(const JobSpec& spec, PreparedJob& job, Engine& 
 
   ResultSink sink(**writer, SampleDistinct(job.queries->rows(), spec.verify_queries, kVerifySeed));
   const Clock::time_point start = Clock::now();
-  absl::StatusOr<SearchReport> report =
-      engine.Search(*job.queries, *job.docs, job.params, job.plan, progress, sink);
+  absl::StatusOr<SearchReport> report = engine.Search(*job.queries, *job.docs, job.params, job.plan,
+                                                      progress, sink, options.warm_docs);
   if (!report.ok()) {
     // Whatever went wrong, a file that changed under the search is the likelier cause to act on.
     if (!absl::IsCancelled(report.status())) {

@@ -23,7 +23,7 @@ struct PreparedJob {
   SearchParams params;
   ProblemShape shape;
   SearchPlan plan;
-  std::string output_path;      // filled in
+  std::string output_path;      // filled in; resolved against the spec's working folder
   bool k_was_reduced = false;   // the default k = 2000 was more than there are docs
   int64_t batch_size_recorded;  // what the result file's `batch_size` says: as asked, else 512
 };
@@ -39,9 +39,17 @@ struct JobResult {
   int64_t verify_mismatches = 0;  // queries whose result differs from the oracle's: a bug of ours
 };
 
+struct RunJobOptions {
+  Progress* progress = nullptr;
+  // Docs kept from or for another search of the same file, dtype and metric; null: none. Not owned.
+  WarmDocs* warm_docs = nullptr;
+  // Names the temporary file, so that it can be found after a crash; see AtomicFileOptions.
+  std::string temporary_tag = {};
+};
+
 // Searches and writes `job.output_path` through an AtomicFile. On any error, cancellation included,
-// no output and no temporary file is left. `progress` may be null.
+// no output and no temporary file is left.
 absl::StatusOr<JobResult> RunJob(const JobSpec& spec, PreparedJob& job, Engine& engine,
-                                 Progress* progress);
+                                 const RunJobOptions& options);
 
 }  // namespace tiny_knn

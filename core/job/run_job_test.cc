@@ -85,7 +85,7 @@ class RunJobTest : public testing::Test {
   absl::StatusOr<JobResult> Run() {
     absl::StatusOr<PreparedJob> job = PrepareJob(spec_);
     if (!job.ok()) return job.status();
-    return RunJob(spec_, *job, engine_, &progress_);
+    return RunJob(spec_, *job, engine_, {.progress = &progress_});
   }
 
   // Names in the test's folder that are not the inputs.

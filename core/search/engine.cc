@@ -105,7 +105,8 @@ absl::Status ValidateSearch(const RowSource& queries, const RowSource& docs,
 
 absl::StatusOr<SearchReport> Engine::Search(RowSource& queries, RowSource& docs,
                                             const SearchParams& params, const SearchPlan& plan,
-                                            Progress* progress, TopKSink& sink) {
+                                            Progress* progress, TopKSink& sink,
+                                            WarmDocs* /*warm_docs*/) {
   const absl::Status valid = ValidateSearch(queries, docs, params);
   if (!valid.ok()) return valid;
   const ScopedFloatEnvironment environment;
@@ -119,6 +120,11 @@ absl::StatusOr<SearchReport> Engine::Search(RowSource& queries, RowSource& docs,
                     "the search plans for",
                     docs.name()));
   }
+}
+
+std::unique_ptr<WarmDocs> Engine::MakeWarmDocs(const ProblemShape& /*shape*/,
+                                               const SearchPlan& /*plan*/) const {
+  return nullptr;
 }
 
 absl::StatusOr<SearchReport> Engine::SearchInBatches(RowSource& queries, RowSource& docs,

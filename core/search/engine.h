@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -13,6 +14,20 @@
 
 namespace tiny_knn {
 
+// Docs as one engine prepared them for one metric and compute dtype, kept between searches so that
+// they need not be read and converted again. The first search it is given to fills it, the later
+// ones use it. Whoever keeps it has to make sure that the file is still the same (device, inode,
+// size, mtime, ctime), and gives it only to searches of the same file, metric and compute dtype by
+// the engine that made it. Thread-compatible.
+class WarmDocs {
+ public:
+  virtual ~WarmDocs() = default;
+  // Whether a search has filled it. One that fails or is cancelled leaves it unfilled and empty.
+  virtual bool filled() const = 0;
+  // Bytes of memory it takes once it is filled.
+  virtual int64_t bytes() const = 0;
+};
+
 // Thread-compatible: one search at a time per engine.
 class Engine {
  public:
@@ -20,12 +35,19 @@ class Engine {
 
   // The exact top k docs of every query, handed to `sink` batch by batch. `plan` comes from
   // PlanSearch for this problem. `progress` may be null.
+  // `warm_docs` may be null; it never changes what is found or reported, rescored_pairs aside.
   // Errors: InvalidArgument (k, dims, dtypes; see ValidateSearch), Cancelled, DataLoss (a file
   // changed while it was read), ResourceExhausted, or what the sink returned. Nothing is handed out
   // twice.
   absl::StatusOr<SearchReport> Search(RowSource& queries, RowSource& docs,
                                       const SearchParams& params, const SearchPlan& plan,
-                                      Progress* progress, TopKSink& sink);
+                                      Progress* progress, TopKSink& sink,
+                                      WarmDocs* warm_docs = nullptr);
+
+  // Room for the docs of that shape, not filled and not yet allocated, or null where this engine
+  // keeps none of them: docs that do not fit one chunk of the plan, for one.
+  virtual std::unique_ptr<WarmDocs> MakeWarmDocs(const ProblemShape& shape,
+                                                 const SearchPlan& plan) const;
 
   // "cpu" or "cuda": what the result file records.
   virtual std::string_view device() const = 0;

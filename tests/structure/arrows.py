@@ -10,6 +10,12 @@ import sys
 import xml.etree.ElementTree
 
 _CORE = ["core/matrix", "core/io", "core/search", "core/cpu", "core/job"]
+_ABOUT_JOBS = [
+    "//core/job:job_spec",
+    "//core/job:job_spec_json",
+    "//core/job:machine_limits",
+    "//core/job:version",
+]
 
 # Room -> what it may use: a room, or one target where only that is open to it. A room is the
 # package's path, and its subpackages belong to it.
@@ -20,16 +26,25 @@ ARROWS = {
     "core/cpu": _CORE[:3],
     "core/job": _CORE[:4],
     "gpu": _CORE,
+    # What both ends of a socket agree on. The supervisor's side uses single targets of core/job, so
+    # that it links neither an engine nor a parser of users' files.
+    "daemon/protocol": _ABOUT_JOBS,
+    "daemon/queue": [*_ABOUT_JOBS, "daemon/protocol"],
+    "daemon/supervisor": [*_ABOUT_JOBS, "daemon/protocol", "daemon/queue"],
+    "daemon/client": [*_ABOUT_JOBS, "daemon/protocol"],
     # Only the worker opens an engine; nobody but gpu names one.
-    "daemon": ["core/matrix", "core/io", "core/search", "core/job", "//gpu:open_engine"],
+    "daemon/worker": ["core/matrix", "core/io", "core/search", "core/job", "//gpu:open_engine", "daemon/protocol"],
+    # tiny-knnd, the supervisor's binary.
+    "daemon": ["daemon/supervisor", "daemon/protocol"],
     "cli": [
         "core/matrix",
         "core/io",
         "core/search",
         "core/job",
         "//gpu:open_engine",
-        "//daemon:client",
-        "//daemon:worker",
+        "daemon/protocol",
+        "daemon/client",
+        "daemon/worker",
     ],
     "capi": _CORE + ["//gpu:open_engine"],
     "python": ["capi"],
@@ -47,7 +62,8 @@ def package_of(label):
 
 def room_of(package):
     """The room that a package lies in; None for a package that is in none."""
-    for room in [*ARROWS, *_MAY_USE_ALL, *_NOT_ROOMS]:
+    # The innermost first: "daemon" is a room, and so is "daemon/worker".
+    for room in sorted([*ARROWS, *_MAY_USE_ALL, *_NOT_ROOMS], key=len, reverse=True):
         if package == room or (room and package.startswith(room + "/")):
             return room
     return None
