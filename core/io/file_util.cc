@@ -28,25 +28,6 @@ absl::Status NotRegular(std::string_view path, mode_t mode, std::string_view exp
 
 }  // namespace
 
-UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
-  if (this != &other) {
-    Reset();
-    fd_ = other.Release();
-  }
-  return *this;
-}
-
-int UniqueFd::Release() {
-  const int fd = fd_;
-  fd_ = -1;
-  return fd;
-}
-
-void UniqueFd::Reset() {
-  if (fd_ >= 0) close(fd_);  // nothing was written through it that is not synced already
-  fd_ = -1;
-}
-
 absl::Status ErrnoStatus(int error_number, std::string_view path, std::string_view action) {
   const std::string text =
       fmt::format("{}: {}: {}", path, action, std::generic_category().message(error_number));

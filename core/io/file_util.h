@@ -1,5 +1,5 @@
-// What every file reader and writer here needs: an owned descriptor, errno as a Status, and opening
-// a regular file without ever hanging.
+// What every file reader and writer here needs: errno as a Status, and opening a regular file
+// without ever hanging.
 #pragma once
 
 #include <sys/stat.h>
@@ -11,28 +11,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/io/unique_fd.h"
 
 namespace tiny_knn {
-
-// Owns a file descriptor and closes it. Thread-compatible.
-class UniqueFd {
- public:
-  UniqueFd() = default;
-  explicit UniqueFd(int fd) : fd_(fd) {}
-  ~UniqueFd() { Reset(); }
-  UniqueFd(UniqueFd&& other) noexcept : fd_(other.Release()) {}
-  UniqueFd& operator=(UniqueFd&& other) noexcept;
-  UniqueFd(const UniqueFd&) = delete;
-  UniqueFd& operator=(const UniqueFd&) = delete;
-
-  int get() const { return fd_; }
-  bool valid() const { return fd_ >= 0; }
-  int Release();  // gives the descriptor away
-  void Reset();   // closes it
-
- private:
-  int fd_ = -1;
-};
 
 // The Status of a system call that failed on `path` with `error_number`: "path: cannot open: No
 // such file or directory". NotFound, PermissionDenied, ResourceExhausted (no space, quota, memory,

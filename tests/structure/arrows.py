@@ -29,9 +29,9 @@ ARROWS = {
     # What both ends of a socket agree on. The supervisor's side uses single targets of core/job, so
     # that it links neither an engine nor a parser of users' files.
     "daemon/protocol": _ABOUT_JOBS,
-    "daemon/queue": [*_ABOUT_JOBS, "daemon/protocol"],
-    "daemon/supervisor": [*_ABOUT_JOBS, "daemon/protocol", "daemon/queue"],
-    "daemon/client": [*_ABOUT_JOBS, "daemon/protocol"],
+    "daemon/queue": [*_ABOUT_JOBS, "//core/io:unique_fd", "daemon/protocol"],
+    "daemon/supervisor": [*_ABOUT_JOBS, "//core/io:unique_fd", "daemon/protocol", "daemon/queue"],
+    "daemon/client": [*_ABOUT_JOBS, "//core/io:unique_fd", "daemon/protocol"],
     # Only the worker opens an engine; nobody but gpu names one.
     "daemon/worker": ["core/matrix", "core/io", "core/search", "core/job", "//gpu:open_engine", "daemon/protocol"],
     # tiny-knnd, the supervisor's binary.
