@@ -13,6 +13,7 @@ _CORE = ["core/matrix", "core/io", "core/search", "core/cpu", "core/job"]
 _ABOUT_JOBS = [
     "//core/job:job_spec",
     "//core/job:job_spec_json",
+    "//core/job:job_spec_sources",
     "//core/job:machine_limits",
     "//core/job:version",
 ]
