@@ -3,6 +3,7 @@
 // that are no UTF-8.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -19,6 +20,13 @@ namespace tiny_knn {
 
 inline constexpr int kLeastProtocol = 1;
 inline constexpr int kGreatestProtocol = 1;
+
+// What a request may say.
+inline constexpr int64_t kMostJobsPerRequest = 1000;  // ids, and jobs of a list
+inline constexpr size_t kMostKeyBytes = 128;
+inline constexpr int kLeastPriority = -100;
+inline constexpr int kGreatestPriority = 100;
+inline constexpr int64_t kMostTimeoutSeconds = 100'000'000;  // three years, in any clock's range
 
 // ---- Errors -------------------------------------------------------------------------------------
 
@@ -108,6 +116,8 @@ struct RequestError {
   int64_t id = 0;
   ErrorReply error;
 };
+// A submit is refused here already when its spec names no output, or a relative path but no working
+// folder.
 std::variant<Request, RequestError> DecodeRequest(std::string_view line);
 
 // ---- Replies ------------------------------------------------------------------------------------
@@ -124,7 +134,7 @@ struct SubmitReply {
 };
 struct JobsReply {  // to status, list, wait and cancel
   std::vector<JobView> jobs;
-  bool more = false;  // list: there are more after these
+  bool more = false;  // there are more after these; EncodeReply sets it where not all fit a line
 };
 struct SubscribeReply {
   int64_t sequence = 0;  // of the last event before the subscription
@@ -176,10 +186,13 @@ struct JobEvent {
   JobView job;
 };
 
+// One line without its line end, never longer than kMostLineBytes for values that came in through
+// the decoders: of a JobsReply the first jobs that fit, with `more`.
 std::string EncodeReply(const Reply& reply);
 std::string EncodeEvent(const JobEvent& event);
 
-// What a client reads. InvalidArgument for a line that is neither.
+// What a client reads. InvalidArgument for a line that is neither. An error code that this build
+// does not know is kInternal, its message kept.
 using ServerMessage = std::variant<Reply, JobEvent>;
 absl::StatusOr<ServerMessage> DecodeServerMessage(std::string_view line);
 

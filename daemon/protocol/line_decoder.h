@@ -17,7 +17,8 @@ inline constexpr size_t kMostLineBytes = size_t{1} << 20;
 // brings. Thread-compatible.
 class LineDecoder {
  public:
-  // Adds bytes as they came. InvalidArgument, for good, once a line is longer than kMostLineBytes.
+  // Adds bytes as they came. InvalidArgument, for good, once a line is longer than kMostLineBytes;
+  // whole lines before that one can still be taken.
   absl::Status Feed(std::string_view bytes);
 
   // The next whole line without its '\n' (and '\r' before it), or nothing yet.
@@ -27,9 +28,11 @@ class LineDecoder {
   size_t pending_bytes() const { return buffer_.size() - taken_; }
 
  private:
+  void DropTaken();
+
   std::string buffer_;
-  size_t taken_ = 0;    // bytes of buffer_ that Next has handed out
-  size_t scanned_ = 0;  // no line end before this place
+  size_t taken_ = 0;       // bytes of buffer_ that Next has handed out
+  size_t unfinished_ = 0;  // where the unfinished line starts: behind the last line end
   bool failed_ = false;
 };
 
