@@ -44,6 +44,19 @@ absl::StatusOr<std::string> FollowLinks(const std::string& path) {
   return ErrnoStatus(ELOOP, path, "cannot follow the link");
 }
 
+// So that no tag leads out of the folder, or leaves no room for the name.
+absl::Status CheckTag(const std::string& tag) {
+  constexpr size_t kMostTag = 100;
+  const bool good =
+      !tag.empty() && tag.size() <= kMostTag && std::all_of(tag.begin(), tag.end(), [](char c) {
+        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+               c == '-';
+      });
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format(
+      "the tag of a temporary file must be 1 to {} letters, digits and dashes", kMostTag));
+}
+
 // `.{name}.{tag}.tmp`, the name cut so that the whole is a legal file name.
 std::string TaggedName(const std::string& name, const std::string& tag) {
   const std::string suffix = fmt::format(".{}.tmp", tag);
@@ -99,6 +112,10 @@ const std::string& AtomicFile::target_path() const { return state_->target_path;
 
 absl::StatusOr<std::unique_ptr<AtomicFile>> AtomicFile::Create(const std::string& target_path,
                                                                const AtomicFileOptions& options) {
+  if (!options.temporary_tag.empty()) {
+    absl::Status tag = CheckTag(options.temporary_tag);
+    if (!tag.ok()) return tag;
+  }
   auto state = std::make_unique<State>();
   state->target_path = target_path;
   absl::StatusOr<std::string> followed = FollowLinks(target_path);
@@ -138,6 +155,8 @@ absl::StatusOr<std::unique_ptr<AtomicFile>> AtomicFile::Create(const std::string
 }
 
 absl::Status AtomicFile::RemoveLeftover(const std::string& target_path, const std::string& tag) {
+  absl::Status status = CheckTag(tag);
+  if (!status.ok()) return status;
   absl::StatusOr<std::string> followed = FollowLinks(target_path);
   if (!followed.ok()) return followed.status();
   const SplitPath split = Split(*followed);

@@ -13,8 +13,8 @@ namespace tiny_knn {
 
 struct AtomicFileOptions {
   // Empty: the temporary file is `.{name}.{pid}.{random}.tmp`. Else `.{name}.{tag}.tmp`, which
-  // whoever chose the tag can find after a crash. A tag must be unique and of letters, digits and
-  // dashes.
+  // whoever chose the tag can find after a crash. A tag must be unique and at most 100 letters,
+  // digits and dashes.
   std::string temporary_tag = {};
 };
 
@@ -28,13 +28,13 @@ struct AtomicFileOptions {
 class AtomicFile {
  public:
   // Errors name the path: NotFound (no such folder), PermissionDenied, InvalidArgument (the target
-  // is a directory), ResourceExhausted (no space), Internal.
+  // is a directory, or the tag is none), ResourceExhausted (no space), Internal.
   static absl::StatusOr<std::unique_ptr<AtomicFile>> Create(const std::string& target_path,
                                                             const AtomicFileOptions& options = {});
 
   // Removes the temporary file that Create(target_path, {tag}) left when its process was killed:
   // only a regular file of this process's user, of exactly that name, in the folder that the target
-  // now resolves to. OK when there is none.
+  // now resolves to. OK when there is none; InvalidArgument when the tag is none.
   static absl::Status RemoveLeftover(const std::string& target_path, const std::string& tag);
 
   ~AtomicFile();

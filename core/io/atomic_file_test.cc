@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -233,6 +234,111 @@ TEST_F(AtomicFileTest, NothingGoesAfterCommit) {
   ASSERT_TRUE((*file)->Commit().ok());
   EXPECT_EQ((*file)->Commit().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ((*file)->WriteAt(0, Bytes("x")).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(AtomicFileTest, TagNamesTheTemporaryFile) {
+  auto file = AtomicFile::Create(path_, {"job7-1"});
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(Names(), std::set<std::string>{".out.pkl.job7-1.tmp"});
+  ASSERT_TRUE((*file)->WriteAt(0, Bytes("new")).ok());
+  ASSERT_TRUE((*file)->Commit().ok());
+  EXPECT_EQ(Names(), std::set<std::string>{"out.pkl"});
+  EXPECT_EQ(ReadAll(path_), "new");
+}
+
+TEST_F(AtomicFileTest, ATagInUseIsNotSharedAndNotRemoved) {
+  auto first = AtomicFile::Create(path_, {"tag"});
+  ASSERT_TRUE(first.ok());
+  const absl::Status second = AtomicFile::Create(path_, {"tag"}).status();
+  EXPECT_EQ(second.code(), absl::StatusCode::kInternal) << second;
+  EXPECT_EQ(Names().size(), 1u) << "the first one's file is still there";
+  ASSERT_TRUE((*first)->Commit().ok());
+}
+
+TEST_F(AtomicFileTest, TagsThatCouldLeaveTheFolderAreRefused) {
+  for (const std::string& tag : {std::string("../x"), std::string("a/b"), std::string("a.b"),
+                                 std::string(101, 'a'), std::string("a b"), std::string(1, '\0')}) {
+    EXPECT_EQ(AtomicFile::Create(path_, {tag}).status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(AtomicFile::RemoveLeftover(path_, tag).code(), absl::StatusCode::kInvalidArgument);
+  }
+  EXPECT_EQ(AtomicFile::RemoveLeftover(path_, "").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(Names().empty());
+}
+
+// Leaves what a process that was killed between Create and Commit leaves.
+void CreateAndDie(const std::string& path, const std::string& tag) {
+  const pid_t child = fork();
+  if (child == 0) {
+    auto file = AtomicFile::Create(path, {tag});
+    _exit(file.ok() && (*file)->WriteAt(0, Bytes("half")).ok() ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_EQ(status, 0);
+}
+
+TEST_F(AtomicFileTest, LeftoverOfAKilledProcessIsRemoved) {
+  std::ofstream(path_) << "old";
+  CreateAndDie(path_, "job7-1");
+  CreateAndDie(path_, "job8-1");
+  EXPECT_EQ(Names(),
+            (std::set<std::string>{".out.pkl.job7-1.tmp", ".out.pkl.job8-1.tmp", "out.pkl"}));
+  EXPECT_TRUE(AtomicFile::RemoveLeftover(path_, "job7-1").ok());
+  EXPECT_EQ(Names(), (std::set<std::string>{".out.pkl.job8-1.tmp", "out.pkl"}));
+  EXPECT_TRUE(AtomicFile::RemoveLeftover(path_, "job7-1").ok()) << "there is none any more";
+  EXPECT_EQ(ReadAll(path_), "old");
+}
+
+TEST_F(AtomicFileTest, LeftoverOfALongNameIsFound) {
+  const std::string path = folder_ + "/" + std::string(255, 'n');
+  const std::string tag(100, 't');
+  CreateAndDie(path, tag);
+  ASSERT_EQ(Names().size(), 1u);
+  EXPECT_EQ(Names().begin()->size(), 255u);
+  EXPECT_TRUE(AtomicFile::RemoveLeftover(path, tag).ok());
+  EXPECT_TRUE(Names().empty());
+  auto file = AtomicFile::Create(path, {tag});
+  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_TRUE((*file)->Commit().ok());
+  EXPECT_TRUE(fs::exists(path));
+}
+
+TEST_F(AtomicFileTest, LeftoverBesideTheFileThatALinkNamesIsRemoved) {
+  fs::create_directory(folder_ + "/elsewhere");
+  fs::create_symlink("elsewhere/real.pkl", path_);
+  CreateAndDie(path_, "tag");
+  ASSERT_TRUE(fs::exists(folder_ + "/elsewhere/.real.pkl.tag.tmp"));
+  EXPECT_TRUE(AtomicFile::RemoveLeftover(path_, "tag").ok());
+  EXPECT_TRUE(fs::is_empty(folder_ + "/elsewhere"));
+  EXPECT_TRUE(fs::is_symlink(path_));
+}
+
+TEST_F(AtomicFileTest, WhatOnlyHasTheNameOfALeftoverIsLeftAlone) {
+  fs::create_directory(folder_ + "/.out.pkl.folder.tmp");
+  std::ofstream(folder_ + "/precious") << "kept";
+  fs::create_symlink("precious", folder_ + "/.out.pkl.link.tmp");
+  ASSERT_EQ(mkfifo((folder_ + "/.out.pkl.fifo.tmp").c_str(), 0600), 0);
+  const std::set<std::string> before = Names();
+  for (const char* tag : {"folder", "link", "fifo"}) {
+    EXPECT_TRUE(AtomicFile::RemoveLeftover(path_, tag).ok()) << tag;
+  }
+  EXPECT_EQ(Names(), before);
+  EXPECT_EQ(ReadAll(folder_ + "/precious"), "kept");
+}
+
+TEST_F(AtomicFileTest, SomebodyElsesFileIsLeftAlone) {
+  const std::string name = folder_ + "/.out.pkl.tag.tmp";
+  std::ofstream(name) << "theirs";
+  constexpr uid_t kSomebody = 12345;
+  if (chown(name.c_str(), kSomebody, static_cast<gid_t>(-1)) != 0) {
+    GTEST_SKIP() << "giving a file away takes privileges";
+  }
+  EXPECT_TRUE(AtomicFile::RemoveLeftover(path_, "tag").ok());
+  EXPECT_EQ(ReadAll(name), "theirs");
+}
+
+TEST_F(AtomicFileTest, NoFolderMeansNoLeftover) {
+  EXPECT_TRUE(AtomicFile::RemoveLeftover(folder_ + "/none/out.pkl", "tag").ok());
 }
 
 }  // namespace

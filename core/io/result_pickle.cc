@@ -145,7 +145,7 @@ ResultPickleWriter::ResultPickleWriter(std::unique_ptr<State> state) : state_(st
 ResultPickleWriter::~ResultPickleWriter() = default;
 
 absl::StatusOr<std::unique_ptr<ResultPickleWriter>> ResultPickleWriter::Create(
-    const std::string& path, const ResultMetadata& metadata) {
+    const std::string& path, const ResultMetadata& metadata, const AtomicFileOptions& options) {
   if (metadata.score_dtype != DType::kFloat32 && metadata.score_dtype != DType::kFloat64) {
     return absl::InvalidArgumentError(fmt::format("{}: scores are {}, expected float32 or float64",
                                                   path, DTypeName(metadata.score_dtype)));
@@ -181,7 +181,7 @@ absl::StatusOr<std::unique_ptr<ResultPickleWriter>> ResultPickleWriter::Create(
   tail.Str("tiny_knn_version").Str(metadata.tiny_knn_version);
   tail.Op(kSetItems).Op(kStop);
 
-  absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::Create(path);
+  absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::Create(path, options);
   if (!file.ok()) return file.status();
   state->file = *std::move(file);
   state->indices_offset = head.size();

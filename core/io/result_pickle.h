@@ -37,8 +37,9 @@ struct ResultMetadata {
 // known), so query rows may be written in any order as they become final. Thread-compatible.
 class ResultPickleWriter {
  public:
-  static absl::StatusOr<std::unique_ptr<ResultPickleWriter>> Create(const std::string& path,
-                                                                    const ResultMetadata& metadata);
+  static absl::StatusOr<std::unique_ptr<ResultPickleWriter>> Create(
+      const std::string& path, const ResultMetadata& metadata,
+      const AtomicFileOptions& options = {});
   ~ResultPickleWriter();
 
   // Rows [first_query, first_query + num_queries): indices int64 [num_queries, k], scores of

@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <filesystem>
 #include <map>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "core/io/result_pickle.h"
+#include "core/job/job_paths.h"
 #include "core/job/machine_limits.h"
 #include "core/job/verify.h"
 #include "core/job/version.h"
@@ -37,14 +37,15 @@ struct Inputs {
 // `--input-dtype` names the type of raw data, which a header cannot; one of the two files may well
 // be typed by its header instead. It is an error when it fits neither.
 absl::StatusOr<Inputs> OpenInputs(const JobSpec& spec) {
+  const std::string queries_path = ResolvePath(spec, spec.queries_path);
+  const std::string docs_path = ResolvePath(spec, spec.docs_path);
   absl::StatusOr<std::unique_ptr<RowSource>> queries =
-      OpenNpyRowSource(spec.queries_path, spec.input_dtype);
-  absl::StatusOr<std::unique_ptr<RowSource>> docs =
-      OpenNpyRowSource(spec.docs_path, spec.input_dtype);
+      OpenNpyRowSource(queries_path, spec.input_dtype);
+  absl::StatusOr<std::unique_ptr<RowSource>> docs = OpenNpyRowSource(docs_path, spec.input_dtype);
   if (spec.input_dtype && queries.ok() != docs.ok()) {
     absl::StatusOr<std::unique_ptr<RowSource>>& misfit = queries.ok() ? docs : queries;
     absl::StatusOr<std::unique_ptr<RowSource>> by_header =
-        OpenNpyRowSource(queries.ok() ? spec.docs_path : spec.queries_path, std::nullopt);
+        OpenNpyRowSource(queries.ok() ? docs_path : queries_path, std::nullopt);
     if (by_header.ok()) misfit = std::move(by_header);
   }
   if (!queries.ok()) return queries.status();
@@ -72,12 +73,6 @@ absl::Status CheckSpec(const JobSpec& spec) {
   return absl::OkStatus();
 }
 
-std::string DefaultOutputPath(const JobSpec& spec, int64_t k) {
-  return fmt::format("top{}_{}_x_{}.pkl", k,
-                     std::filesystem::path(spec.queries_path).stem().string(),
-                     std::filesystem::path(spec.docs_path).stem().string());
-}
-
 bool SameFile(const std::string& a, const std::string& b) {
   struct stat stat_a, stat_b;
   return stat(a.c_str(), &stat_a) == 0 && stat(b.c_str(), &stat_b) == 0 &&
@@ -86,7 +81,7 @@ bool SameFile(const std::string& a, const std::string& b) {
 
 absl::Status CheckOutputIsNoInput(const JobSpec& spec, const std::string& output_path) {
   for (const std::string& input : {spec.queries_path, spec.docs_path}) {
-    if (SameFile(output_path, input)) {
+    if (SameFile(output_path, ResolvePath(spec, input))) {
       return absl::InvalidArgumentError(
           fmt::format("{}: the output would overwrite the input {}; choose another --output-path",
                       output_path, input));
@@ -174,9 +169,7 @@ absl::Status VerifyRows(PreparedJob& job, ResultSink& sink, const Progress* prog
                   result.verify_mismatches, result.verified_queries, first_mismatch));
 }
 
-}  // namespace
-
-absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec) {
+absl::StatusOr<PreparedJob> Prepare(const JobSpec& spec) {
   absl::Status status = CheckSpec(spec);
   if (!status.ok()) return status;
   absl::StatusOr<Inputs> inputs = OpenInputs(spec);
@@ -198,8 +191,7 @@ absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec) {
   status = ValidateSearch(*job.queries, *job.docs, job.params);
   if (!status.ok()) return status;
 
-  job.output_path =
-      spec.output_path.empty() ? DefaultOutputPath(spec, job.params.k) : spec.output_path;
+  job.output_path = ResolvedOutputPath(spec, job.params.k);
   status = CheckOutputIsNoInput(spec, job.output_path);
   if (!status.ok()) return status;
   job.batch_size_recorded = spec.batch_size.value_or(kDefaultRecordedBatchSize);
@@ -214,19 +206,14 @@ absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec) {
                .compute_dtype = spec.compute_dtype,
                .query_buffer_bytes_per_row = job.queries->buffer_bytes_per_row(),
                .doc_buffer_bytes_per_row = job.docs->buffer_bytes_per_row()};
-  const MachineLimits limits{.threads = spec.threads > 0 ? spec.threads : UsableCpus(),
-                             .memory_limit_bytes = spec.memory_limit_bytes > 0
-                                                       ? spec.memory_limit_bytes
-                                                       : DefaultMemoryLimit(AvailableMemoryBytes()),
-                             .requested_batch_size = spec.batch_size.value_or(0)};
-  absl::StatusOr<SearchPlan> plan = PlanSearch(job.shape, limits);
+  absl::StatusOr<SearchPlan> plan = PlanJob(spec, job.shape);
   if (!plan.ok()) return plan.status();
   job.plan = *std::move(plan);
   return job;
 }
 
-absl::StatusOr<JobResult> RunJob(const JobSpec& spec, PreparedJob& job, Engine& engine,
-                                 const RunJobOptions& options) {
+absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& engine,
+                              const RunJobOptions& options) {
   Progress* const progress = options.progress;
   // Time has passed since PrepareJob: somebody may have linked an input to the output's name.
   absl::Status status = CheckOutputIsNoInput(spec, job.output_path);
@@ -244,7 +231,7 @@ absl::StatusOr<JobResult> RunJob(const JobSpec& spec, PreparedJob& job, Engine& 
   metadata.tiny_knn_version = std::string(kTinyKnnVersion);
   // Before the search: a folder that cannot be written and a disk that is full are found now.
   absl::StatusOr<std::unique_ptr<ResultPickleWriter>> writer =
-      ResultPickleWriter::Create(job.output_path, metadata);
+      ResultPickleWriter::Create(job.output_path, metadata, {options.temporary_tag});
   if (!writer.ok()) return writer.status();
 
   ResultSink sink(**writer, SampleDistinct(job.queries->rows(), spec.verify_queries, kVerifySeed));
@@ -277,6 +264,30 @@ absl::StatusOr<JobResult> RunJob(const JobSpec& spec, PreparedJob& job, Engine& 
   status = (*writer)->Commit();
   if (!status.ok()) return status;
   result.write_seconds = sink.seconds() + SecondsSince(commit_start);
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shape) {
+  const MachineLimits limits{.threads = spec.threads > 0 ? spec.threads : UsableCpus(),
+                             .memory_limit_bytes = spec.memory_limit_bytes > 0
+                                                       ? spec.memory_limit_bytes
+                                                       : DefaultMemoryLimit(AvailableMemoryBytes()),
+                             .requested_batch_size = spec.batch_size.value_or(0)};
+  return PlanSearch(shape, limits);
+}
+
+absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec) {
+  absl::StatusOr<PreparedJob> job = Prepare(spec);
+  if (!job.ok()) return WithPathsAsTyped(spec, job.status());
+  return job;
+}
+
+absl::StatusOr<JobResult> RunJob(const JobSpec& spec, PreparedJob& job, Engine& engine,
+                                 const RunJobOptions& options) {
+  absl::StatusOr<JobResult> result = Run(spec, job, engine, options);
+  if (!result.ok()) return WithPathsAsTyped(spec, result.status());
   return result;
 }
 

@@ -28,7 +28,10 @@ struct PreparedJob {
   int64_t batch_size_recorded;  // what the result file's `batch_size` says: as asked, else 512
 };
 
-// Opens, validates and plans. Errors name the file or the flag and what to do.
+// Plans within what the spec and the machine allow now. As PlanSearch.
+absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shape);
+
+// Opens, validates and plans. Errors name the file as typed, or the flag, and what to do.
 absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec);
 
 struct JobResult {

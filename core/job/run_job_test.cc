@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/io/result_pickle.h"
+#include "core/job/job_paths.h"
 #include "core/job/verify.h"
 #include "core/search/reference_search.h"
 #include "fmt/format.h"
@@ -267,6 +268,110 @@ TEST_F(RunJobTest, VerifyFindsNegativeZeroAndAWrongIndex) {
     return absl::OkStatus();
   };
   EXPECT_TRUE(absl::IsInternal(Run().status()));
+}
+
+TEST_F(RunJobTest, RelativePathsStartAtTheWorkingFolder) {
+  spec_.working_folder = folder_.string();
+  spec_.queries_path = "q.npy";
+  spec_.docs_path = "./d.npy";
+  spec_.output_path = "sub/out.pkl";
+  fs::create_directory(folder_ / "sub");
+  absl::StatusOr<PreparedJob> job = PrepareJob(spec_);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->output_path, (folder_ / "sub/out.pkl").string());
+  const absl::StatusOr<JobResult> result = RunJob(spec_, *job, engine_, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  const absl::StatusOr<ResultFile> file = ReadResultPickle(job->output_path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->metadata.queries_path, "q.npy") << "as typed";
+  EXPECT_EQ(file->metadata.docs_path, "./d.npy");
+
+  spec_.output_path.clear();
+  job = PrepareJob(spec_);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->output_path, (folder_ / "top2_q_x_d.pkl").string());
+}
+
+TEST_F(RunJobTest, AbsolutePathsAreNotMoved) {
+  spec_.working_folder = "/nowhere";
+  const absl::StatusOr<JobResult> result = Run();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(OtherFiles(), ElementsAre("out.pkl"));
+}
+
+TEST_F(RunJobTest, MessagesNameInputsAsTyped) {
+  spec_.working_folder = folder_.string();
+  spec_.queries_path = "q.npy";
+  spec_.docs_path = "none.npy";
+  EXPECT_EQ(std::string(PrepareJob(spec_).status().message()),
+            "none.npy: cannot open, expected an .npy file: No such file or directory");
+  spec_.docs_path = "d.npy";
+  spec_.k = 5;
+  EXPECT_THAT(std::string(PrepareJob(spec_).status().message()),
+              testing::EndsWith("the number of docs D=4 in d.npy"));
+  spec_.k = 2;
+  spec_.output_path = "d.npy";
+  EXPECT_THAT(std::string(PrepareJob(spec_).status().message()),
+              testing::EndsWith("d.npy: the output would overwrite the input d.npy; choose another "
+                                "--output-path"));
+  spec_.output_path = "out.pkl";
+  engine_.after_batch = [&](const TopKView&) {
+    fs::resize_file(folder_ / "d.npy", 130);
+    return absl::OkStatus();
+  };
+  EXPECT_THAT(std::string(Run().status().message()), testing::StartsWith("d.npy: "));
+}
+
+TEST_F(RunJobTest, PathsInsideOfOtherPathsAreLeftAlone) {
+  spec_.working_folder = "/";
+  spec_.queries_path = "a";
+  spec_.docs_path = "b";
+  EXPECT_EQ(std::string(WithPathsAsTyped(spec_, absl::InternalError("/a: '/b' /x/a /a")).message()),
+            "a: 'b' /x/a a");
+  spec_.working_folder.clear();
+  EXPECT_EQ(std::string(WithPathsAsTyped(spec_, absl::InternalError("/a")).message()), "/a");
+}
+
+TEST_F(RunJobTest, TheTagNamesTheTemporaryFile) {
+  std::vector<std::string> during;
+  engine_.after_batch = [&](const TopKView&) {
+    during = OtherFiles();
+    return absl::OkStatus();
+  };
+  absl::StatusOr<PreparedJob> job = PrepareJob(spec_);
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_TRUE(RunJob(spec_, *job, engine_, {.temporary_tag = "job7-1"}).ok());
+  EXPECT_THAT(during, ElementsAre(".out.pkl.job7-1.tmp"));
+  EXPECT_THAT(OtherFiles(), ElementsAre("out.pkl"));
+}
+
+// Remembers which warm docs reached the search.
+class WarmEngine : public FaultyEngine {
+ public:
+  class Docs : public WarmDocs {
+   public:
+    bool filled() const override { return searches > 0; }
+    int64_t bytes() const override { return 1; }
+    int searches = 0;
+  };
+
+ protected:
+  absl::Status StartWarmSearch(WarmDocs& warm_docs, const RowSource&, const SearchParams&,
+                               const SearchPlan&) override {
+    ++dynamic_cast<Docs&>(warm_docs).searches;
+    return absl::OkStatus();
+  }
+};
+
+TEST_F(RunJobTest, WarmDocsReachTheEngine) {
+  WarmEngine engine;
+  WarmEngine::Docs docs;
+  absl::StatusOr<PreparedJob> job = PrepareJob(spec_);
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_TRUE(RunJob(spec_, *job, engine, {.warm_docs = &docs}).ok());
+  EXPECT_EQ(docs.searches, 1);
+  ASSERT_TRUE(RunJob(spec_, *job, engine, {}).ok());
+  EXPECT_EQ(docs.searches, 1);
 }
 
 TEST(SampleDistinct, IsAscendingDistinctInRangeAndRepeatable) {
