@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -16,10 +15,10 @@
 namespace tiny_knn {
 namespace {
 
-// Docs are rescored for all of a thread's queries while this many bytes of them stay in cache.
-constexpr int64_t kRescoreWindowBytes = int64_t{2} << 20;
-// A pair takes up to some tens of microseconds where exact integers must decide.
-constexpr int64_t kPairsPerCancelCheck = 256;
+// The most docs that were prepared before are screened between two reports of progress: some
+// milliseconds of work.
+constexpr int64_t kPairsPerPreparedBlock = int64_t{1} << 20;
+constexpr int64_t kPreparedBlockBytes = int64_t{256} << 20;
 // A list that thinning leaves fuller than this share would be thinned again at once: its candidates
 // are rescored instead.
 constexpr int64_t kLeastRoomShare = 4;
@@ -31,7 +30,7 @@ constexpr int64_t kRowUnit = kCacheLineBytes / sizeof(float);
 template <typename T>
 BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const SearchPlan& plan,
                             int64_t first_query, int64_t num_queries, int64_t dim,
-                            Progress& progress)
+                            CpuWarmDocs* warm, Progress& progress)
     : pool_(pool),
       params_(params),
       plan_(plan),
@@ -43,7 +42,10 @@ BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const 
       query_parts_(std::max<int64_t>(1, pool.threads() / plan.doc_splits)),
       query_values_(static_cast<size_t>(num_queries * query_stride_)),
       screen_(MakeScreen<T>(params, plan, dim)),
-      bounds_(plan.doc_chunk),
+      warm_(warm),
+      prepared_(warm != nullptr && warm->prepared()),
+      own_bounds_(warm != nullptr ? 0 : plan.doc_chunk),
+      bounds_(warm != nullptr ? warm->bounds() : own_bounds_),
       candidates_(num_queries * plan.doc_splits, plan.candidate_capacity),
       query_bounds_(static_cast<size_t>(num_queries * plan.doc_splits)),
       exact_(static_cast<size_t>(num_queries), ExactTop<T>(params.k)),
@@ -105,36 +107,79 @@ absl::Status BatchSearch<T>::LoadQueries(RowSource& queries, SearchReport& repor
 
 template <typename T>
 absl::Status BatchSearch<T>::SearchDocs(RowSource& docs, SearchReport& report) {
-  for (int64_t begin = 0; begin < docs.rows(); begin += plan_.doc_chunk) {
-    const absl::Status status =
-        SearchChunk(docs, begin, std::min(begin + plan_.doc_chunk, docs.rows()));
+  // Prepared docs are resident, whatever the plan has room for.
+  const int64_t chunk = prepared_ ? docs.rows() : plan_.doc_chunk;
+  for (int64_t begin = 0; begin < docs.rows(); begin += chunk) {
+    const absl::Status status = SearchChunk(docs, begin, std::min(begin + chunk, docs.rows()));
     chunk_rows_.reset();
     docs.Release();
     if (!status.ok()) return status;
   }
+  PrepareCounts seen = prepared_ ? warm_->counts() : PrepareCounts();
   for (const Worker& worker : workers_) {
     report.rescored_pairs += worker.rescored;
-    if (first_query_ > 0) continue;  // every pass sees the same docs
-    report.nonfinite_doc_rows += worker.counts.nonfinite_rows;
-    report.infs_made_in_docs += worker.counts.convert.infs_made;
+    seen.nonfinite_rows += worker.counts.nonfinite_rows;
+    seen.convert.infs_made += worker.counts.convert.infs_made;
+  }
+  if (warm_ != nullptr && !prepared_) warm_->FinishFilling(seen);
+  if (first_query_ > 0) return absl::OkStatus();  // every pass sees the same docs
+  report.nonfinite_doc_rows += seen.nonfinite_rows;
+  report.infs_made_in_docs += seen.convert.infs_made;
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t end) {
+  chunk_begin_ = begin;
+  const bool values_kept = warm_ != nullptr && warm_->are_working_rows();
+  if (prepared_ && values_kept) {
+    chunk_ = warm_->view();
+  } else {
+    auto rows = docs.Rows(begin, end);
+    if (!rows.ok()) return rows.status();
+    chunk_ = *rows;
+  }
+  // Candidates have been prepared when they are scored, so what is kept of them is there.
+  chunk_rows_ = values_kept ? std::make_unique<ChunkRows<T>>(warm_->view(), DType::kFloat32)
+                            : std::make_unique<ChunkRows<T>>(chunk_, params_.compute_dtype);
+  return absl::OkStatus();
+}
+
+template <typename T>
+int64_t BatchSearch<T>::BlockDocs() const {
+  // Threads that screen different queries stay close together, so that docs are fetched once. Each
+  // with docs of its own, they need to meet for the sake of progress only.
+  if (!prepared_ || query_parts_ > 1) return plan_.doc_block;
+  const int64_t docs = std::min(kPairsPerPreparedBlock / num_queries_,
+                                kPreparedBlockBytes / (dim_ * int64_t{sizeof(float)}));
+  return std::max(docs, plan_.doc_block);
+}
+
+template <typename T>
+absl::Status BatchSearch<T>::StartBlock(IndexRange block) {
+  float* const kept =
+      warm_ == nullptr ? nullptr : warm_->rows() + (chunk_begin_ + block.begin) * dim_;
+  if (prepared_) {
+    screen_->SetPreparedBlock(kept);
+    return absl::OkStatus();
+  }
+  screen_->SetBlock(chunk_.Slice(block.begin, block.end), kept);
+  pool_.Run([&](int worker) { PrepareBlock(block, worker); });
+  for (const Worker& worker : workers_) {
+    if (!worker.status.ok()) return worker.status;
   }
   return absl::OkStatus();
 }
 
 template <typename T>
 absl::Status BatchSearch<T>::SearchChunk(RowSource& docs, int64_t begin, int64_t end) {
-  auto rows = docs.Rows(begin, end);
-  if (!rows.ok()) return rows.status();
-  chunk_ = *rows;
-  chunk_begin_ = begin;
-  chunk_rows_ = std::make_unique<ChunkRows<T>>(chunk_, params_.compute_dtype);
-  for (int64_t first = 0; first < chunk_.rows; first += plan_.doc_block) {
-    const IndexRange block{first, std::min(first + plan_.doc_block, chunk_.rows)};
-    screen_->SetBlock(chunk_.Slice(block.begin, block.end));
-    pool_.Run([&](int worker) { PrepareBlock(block, worker); });
-    for (const Worker& worker : workers_) {
-      if (!worker.status.ok()) return worker.status;
-    }
+  const absl::Status opened = OpenChunk(docs, begin, end);
+  if (!opened.ok()) return opened;
+  const int64_t block_docs = BlockDocs();
+  for (int64_t first = 0; first < chunk_.rows; first += block_docs) {
+    const IndexRange block{first, std::min(first + block_docs, chunk_.rows)};
+    const absl::Status started = StartBlock(block);
+    if (!started.ok()) return started;
     pool_.Run([&](int worker) { ScreenBlock(block, worker); });
     if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
     const absl::Status unchanged = docs.CheckUnchanged();
@@ -252,114 +297,6 @@ void BatchSearch<T>::Thin(int64_t query, int64_t split, Worker& worker) {
 }
 
 template <typename T>
-T BatchSearch<T>::Score(int64_t query, int32_t doc, Worker& worker) const {
-  const T* row = chunk_rows_->Row(doc, worker.row_scratch);
-  const double norm = static_cast<double>(bounds_.norm[static_cast<size_t>(doc)]);
-  return RoundedScore<T>(params_.metric, queries_[static_cast<size_t>(query)], row, norm, dim_);
-}
-
-template <typename T>
-void BatchSearch<T>::TakeScored(CandidateList<T>& list, std::vector<Ranked<T>>& found) const {
-  for (int64_t i = 0; i < list.size; ++i) {
-    found.push_back({list.key[i], chunk_begin_ + list.doc[i]});
-  }
-  list.size = 0;
-}
-
-template <typename T>
-void BatchSearch<T>::RescoreNow(int64_t query, int64_t split, Worker& worker) {
-  CandidateList<T>& list = candidates_.list(ListOf(query, split));
-  for (int64_t i = 0; i < list.size; ++i) {
-    if (i % kPairsPerCancelCheck == 0 && progress_.cancelled()) {
-      list.size = 0;  // nobody will ask for the result
-      return;
-    }
-    list.key[i] = KeyOfScore(Score(query, list.doc[i], worker));
-  }
-  worker.rescored += list.size;
-  worker.found.clear();
-  TakeScored(list, worker.found);
-  ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
-  const std::lock_guard lock(exact_mutexes_[static_cast<size_t>(query) % exact_mutexes_.size()]);
-  exact.Merge(worker.found, worker.sort_scratch);
-  if (exact.full()) {
-    RaiseThreshold(query, split, screen_->ThresholdFor(query, exact.kth_score()));
-  }
-}
-
-template <typename T>
-void BatchSearch<T>::ThinForRescoring(int64_t query, Worker& worker) {
-  // All splits of a query together prove more than each alone.
-  worker.lowers.clear();
-  float threshold = -std::numeric_limits<float>::infinity();
-  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
-    CandidateList<T>& list = candidates_.list(ListOf(query, split));
-    RemoveSelf(query, list);
-    worker.lowers.insert(worker.lowers.end(), list.lower, list.lower + list.size);
-    threshold =
-        std::max(threshold, query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold);
-  }
-  if (static_cast<int64_t>(worker.lowers.size()) >= params_.k) {
-    const float lower = KthLargest(worker.lowers, params_.k, worker.select_scratch);
-    threshold =
-        std::max(threshold, screen_->ThresholdFor(query, screen_->CertainScore(query, lower)));
-  }
-  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
-    RaiseThreshold(query, split, threshold);
-    DropBelowThreshold(query, split, candidates_.list(ListOf(query, split)));
-  }
-}
-
-template <typename T>
-void BatchSearch<T>::ScoreCandidates(IndexRange queries, Worker& worker) {
-  // Window by window of docs, so that a row is fetched once for all of this thread's queries.
-  const int64_t splits = plan_.doc_splits;
-  std::vector<int64_t> next(static_cast<size_t>(queries.size() * splits), 0);
-  const int64_t window =
-      std::max<int64_t>(1, kRescoreWindowBytes / (dim_ * ItemSize(chunk_.dtype)));
-  for (int64_t begin = 0; begin < chunk_.rows; begin += window) {
-    for (int64_t i = 0; i < queries.size() * splits; ++i) {
-      const int64_t query = queries.begin + i / splits;
-      CandidateList<T>& list = candidates_.list(ListOf(query, i % splits));
-      int64_t& at = next[static_cast<size_t>(i)];
-      for (; at < list.size && list.doc[at] < begin + window; ++at) {
-        if (at % kPairsPerCancelCheck == 0 && progress_.cancelled()) return;
-        list.key[at] = KeyOfScore(Score(query, list.doc[at], worker));
-      }
-    }
-  }
-}
-
-template <typename T>
-void BatchSearch<T>::MergeScored(int64_t query, Worker& worker) {
-  worker.found.clear();
-  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
-    CandidateList<T>& list = candidates_.list(ListOf(query, split));
-    worker.rescored += list.size;
-    TakeScored(list, worker.found);
-  }
-  ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
-  exact.Merge(worker.found, worker.sort_scratch);
-  if (!exact.full()) return;
-  const float threshold = screen_->ThresholdFor(query, exact.kth_score());
-  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
-    RaiseThreshold(query, split, threshold);
-  }
-}
-
-template <typename T>
-void BatchSearch<T>::RescoreChunk(int w) {
-  Worker& worker = workers_[static_cast<size_t>(w)];
-  const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
-  for (int64_t query = queries.begin; query < queries.end; ++query) {
-    ThinForRescoring(query, worker);
-  }
-  ScoreCandidates(queries, worker);
-  if (progress_.cancelled()) return;  // scores may be missing
-  for (int64_t query = queries.begin; query < queries.end; ++query) MergeScored(query, worker);
-}
-
-template <typename T>
 void BatchSearch<T>::Finish(const TopKView& out, SearchReport& report) {
   pool_.Run([&](int w) {
     Worker& worker = workers_[static_cast<size_t>(w)];
@@ -373,6 +310,7 @@ void BatchSearch<T>::Finish(const TopKView& out, SearchReport& report) {
   for (const Worker& worker : workers_) report.queries_with_tie_at_k += worker.tied;
 }
 
+// What stands here; the rest in batch_rescore.cc.
 template class BatchSearch<float>;
 template class BatchSearch<double>;
 

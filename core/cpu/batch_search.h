@@ -3,6 +3,7 @@
 //   for each chunk of docs resident in memory
 //     for each block of the chunk that fits the shared cache
 //       Prepare   convert docs, norms and bounds             threads share the block's docs
+//                 (not where docs that were kept warm are prepared already)
 //       Screen    GEMM tiles, keep what may reach the top k  threads own queries, or a split of
 //       docs
 //     Rescore     survivors only, correctly rounded; merge   threads own queries
@@ -16,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "core/cpu/candidates.h"
+#include "core/cpu/cpu_warm_docs.h"
 #include "core/cpu/index_range.h"
 #include "core/cpu/rescore.h"
 #include "core/cpu/screen.h"
@@ -32,8 +34,11 @@ template <typename T>
 class BatchSearch {
  public:
   // All references outlive this. Queries are rows [first_query, first_query + num_queries).
+  // `warm`: null, or docs that fit the search: filled by it where they are being filled (the plan
+  // has one chunk then), else prepared and used by it.
   BatchSearch(ThreadPool& pool, const SearchParams& params, const SearchPlan& plan,
-              int64_t first_query, int64_t num_queries, int64_t dim, Progress& progress);
+              int64_t first_query, int64_t num_queries, int64_t dim, CpuWarmDocs* warm,
+              Progress& progress);
 
   absl::Status LoadQueries(RowSource& queries, SearchReport& report);
   absl::Status SearchDocs(RowSource& docs, SearchReport& report);
@@ -55,6 +60,11 @@ class BatchSearch {
   };
 
   absl::Status SearchChunk(RowSource& docs, int64_t begin, int64_t end);
+  // Makes docs [begin, end) the chunk.
+  absl::Status OpenChunk(RowSource& docs, int64_t begin, int64_t end);
+  // Gives a block of the chunk to the screen, prepared.
+  absl::Status StartBlock(IndexRange block);
+  int64_t BlockDocs() const;
   void PrepareBlock(IndexRange block, int worker);
   void ScreenBlock(IndexRange block, int worker);
   void ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin, int64_t split,
@@ -94,7 +104,10 @@ class BatchSearch {
   AlignedVector<double> query_wide_;  // the same in double, unless T is double
   std::vector<PreparedQuery<T>> queries_;
   std::unique_ptr<Screen<T>> screen_;
-  DocBoundArrays bounds_;                  // of the chunk
+  CpuWarmDocs* const warm_;                // null: nothing is kept
+  const bool prepared_;                    // all docs are in warm_
+  DocBoundArrays own_bounds_;              // empty where warm_ has them
+  DocBoundArrays& bounds_;                 // of the chunk
   CandidateArena<T> candidates_;           // list ListOf(query, split)
   std::vector<QueryBounds> query_bounds_;  // the same index; each thread writes its own
   std::vector<ExactTop<T>> exact_;

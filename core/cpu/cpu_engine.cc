@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "core/cpu/batch_search.h"
+#include "core/cpu/cpu_warm_docs.h"
 #include "core/cpu/thread_pool.h"
 #include "core/io/row_source.h"
 #include "core/search/engine.h"
@@ -20,7 +21,37 @@ class CpuEngine : public Engine {
  public:
   std::string_view device() const override { return "cpu"; }
 
+  std::unique_ptr<WarmDocs> MakeWarmDocs(const ProblemShape& shape,
+                                         const SearchPlan& plan) const override {
+    return CpuWarmDocs::Make(shape, plan);
+  }
+
  protected:
+  absl::Status StartWarmSearch(WarmDocs& warm_docs, const RowSource& docs,
+                               const SearchParams& params, const SearchPlan& plan) override {
+    auto* const warm = dynamic_cast<CpuWarmDocs*>(&warm_docs);
+    if (warm == nullptr) return Engine::StartWarmSearch(warm_docs, docs, params, plan);
+    const absl::Status fits = warm->CheckFits(docs, params);
+    if (!fits.ok()) return fits;
+    // Where they cannot be used, filled, or given memory, the search goes on as if there were none.
+    if (!warm->are_working_rows() && docs.buffer_bytes_per_row() > 0) return absl::OkStatus();
+    if (!warm->filled() && (plan.doc_chunk < docs.rows() || !warm->Allocate())) {
+      return absl::OkStatus();
+    }
+    warm_ = warm;
+    return absl::OkStatus();
+  }
+
+  void EndWarmSearch(bool complete) override {
+    CpuWarmDocs* const warm = std::exchange(warm_, nullptr);
+    if (warm == nullptr || warm->filled()) return;
+    if (complete && warm->prepared()) {
+      warm->MarkFilled();
+    } else {
+      warm->Clear();
+    }
+  }
+
   absl::Status SearchBatch(RowSource& queries, int64_t first_query, int64_t num_queries,
                            RowSource& docs, const SearchParams& params, const SearchPlan& plan,
                            Progress& progress, const TopKView& out, SearchReport& report) override {
@@ -46,7 +77,8 @@ class CpuEngine : public Engine {
   absl::Status SearchBatchAs(RowSource& queries, int64_t first_query, int64_t num_queries,
                              RowSource& docs, const SearchParams& params, const SearchPlan& plan,
                              Progress& progress, const TopKView& out, SearchReport& report) {
-    BatchSearch<T> batch(*pool_, params, plan, first_query, num_queries, docs.dim(), progress);
+    BatchSearch<T> batch(*pool_, params, plan, first_query, num_queries, docs.dim(), warm_,
+                         progress);
     absl::Status status = batch.LoadQueries(queries, report);
     if (status.ok()) status = batch.SearchDocs(docs, report);
     if (status.ok()) batch.Finish(out, report);
@@ -54,6 +86,7 @@ class CpuEngine : public Engine {
   }
 
   std::unique_ptr<ThreadPool> pool_;
+  CpuWarmDocs* warm_ = nullptr;  // of the search that is under way
 };
 
 }  // namespace

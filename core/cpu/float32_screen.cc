@@ -107,19 +107,29 @@ void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
 }
 
 template <typename T>
-void Float32Screen<T>::SetBlock(const MatrixView& rows) {
+void Float32Screen<T>::SetBlock(const MatrixView& rows, float* kept) {
   block_ = rows;
   // The GEMM wants rows that do not overlap; repeated rows (stride 0) are copied.
-  in_place_ = std::is_same_v<T, float> && params_.metric != Metric::kCosine &&
+  in_place_ = kept == nullptr && std::is_same_v<T, float> && params_.metric != Metric::kCosine &&
               AreWorkingRows<T>(rows, params_.compute_dtype) &&
               rows.row_stride_bytes >= rows.dim * static_cast<int64_t>(sizeof(float));
   if (in_place_) {
+    prepared_rows_ = nullptr;
     screen_rows_ = static_cast<const float*>(rows.data);
     screen_stride_ = rows.row_stride_bytes / static_cast<int64_t>(sizeof(float));
     return;
   }
-  block_rows_.resize(static_cast<size_t>(max_block_ * dim_));
-  screen_rows_ = block_rows_.data();
+  if (kept == nullptr) {
+    block_rows_.resize(static_cast<size_t>(max_block_ * dim_));
+    kept = block_rows_.data();
+  }
+  prepared_rows_ = kept;
+  SetPreparedBlock(kept);
+}
+
+template <typename T>
+void Float32Screen<T>::SetPreparedBlock(const float* kept) {
+  screen_rows_ = kept;
   screen_stride_ = dim_;
 }
 
@@ -157,7 +167,7 @@ absl::Status Float32Screen<T>::PrepareDocs(IndexRange docs, int64_t first_row, i
   if constexpr (std::is_same_v<T, double>) wide_row.resize(static_cast<size_t>(dim_));
   for (int64_t doc = docs.begin; doc < docs.end; ++doc) {
     const T* row = nullptr;
-    float* screen_row = in_place_ ? nullptr : block_rows_.data() + doc * dim_;
+    float* screen_row = in_place_ ? nullptr : prepared_rows_ + doc * dim_;
     if constexpr (std::is_same_v<T, double>) {
       row = wide_row.data();
       const absl::Status converted =

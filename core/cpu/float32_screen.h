@@ -23,7 +23,8 @@ class Float32Screen : public Screen<T> {
   Float32Screen(const SearchParams& params, int64_t dim, int64_t max_block);
 
   void SetQueries(std::span<const PreparedQuery<T>> queries) override;
-  void SetBlock(const MatrixView& rows) override;
+  void SetBlock(const MatrixView& rows, float* kept) override;
+  void SetPreparedBlock(const float* kept) override;
   absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                            DocBoundArrays& bounds, PrepareCounts& counts) override;
   void ScoreTile(IndexRange queries, IndexRange docs, float* scores, int64_t stride) const override;
@@ -48,7 +49,8 @@ class Float32Screen : public Screen<T> {
   std::vector<QueryScalars> query_scalars_;
   MatrixView block_;
   bool in_place_ = false;               // the block's rows are float32 as they lie
-  AlignedVector<float> block_rows_;     // [max_block, dim], unused while in_place_
+  float* prepared_rows_ = nullptr;      // [block rows, dim] to write to; null while in_place_
+  AlignedVector<float> block_rows_;     // [max_block, dim], where nobody else keeps them
   const float* screen_rows_ = nullptr;  // [block rows, screen_stride_]
   int64_t screen_stride_ = 0;
   const int64_t max_block_;

@@ -58,8 +58,14 @@ class Screen {
   // Takes a batch of queries, [num_queries, dim]. They must outlive their use.
   virtual void SetQueries(std::span<const PreparedQuery<T>> queries) = 0;
 
-  // Starts a block of docs: rows of the file's dtype, valid until the next block.
-  virtual void SetBlock(const MatrixView& rows) = 0;
+  // Starts a block of docs to be prepared: rows of the file's dtype, valid until the next block.
+  // Prepared rows are written to `kept` [rows.rows, dim], which may serve SetPreparedBlock as long
+  // as it lives, or where null to memory of the screen's own, if they have to be written at all.
+  virtual void SetBlock(const MatrixView& rows, float* kept) = 0;
+
+  // Starts a block of docs that a screen of the same metric, dim and compute dtype prepared
+  // before: `kept` [num_docs, dim] as it was written then, the bounds as they were filled then.
+  virtual void SetPreparedBlock(const float* kept) = 0;
 
   // Prepares docs `docs` of the block: converts where needed, fills the bounds of those docs at
   // `bounds` + `chunk_offset` + doc. `first_row` is the block's first doc in the file, for

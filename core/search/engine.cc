@@ -106,26 +106,41 @@ absl::Status ValidateSearch(const RowSource& queries, const RowSource& docs,
 absl::StatusOr<SearchReport> Engine::Search(RowSource& queries, RowSource& docs,
                                             const SearchParams& params, const SearchPlan& plan,
                                             Progress* progress, TopKSink& sink,
-                                            WarmDocs* /*warm_docs*/) {
+                                            WarmDocs* warm_docs) {
   const absl::Status valid = ValidateSearch(queries, docs, params);
   if (!valid.ok()) return valid;
   const ScopedFloatEnvironment environment;
+  if (warm_docs != nullptr) {
+    const absl::Status started = StartWarmSearch(*warm_docs, docs, params, plan);
+    if (!started.ok()) return started;
+  }
   SilentProgress silent;
+  absl::StatusOr<SearchReport> report;
   try {
-    return SearchInBatches(queries, docs, params, plan, progress == nullptr ? silent : *progress,
-                           sink);
+    report = SearchInBatches(queries, docs, params, plan, progress == nullptr ? silent : *progress,
+                             sink);
   } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(
+    report = absl::ResourceExhaustedError(
         fmt::format("out of memory while searching {}; use a smaller --memory-limit, which is what "
                     "the search plans for",
                     docs.name()));
   }
+  if (warm_docs != nullptr) EndWarmSearch(report.ok());
+  return report;
 }
 
 std::unique_ptr<WarmDocs> Engine::MakeWarmDocs(const ProblemShape& /*shape*/,
                                                const SearchPlan& /*plan*/) const {
   return nullptr;
 }
+
+absl::Status Engine::StartWarmSearch(WarmDocs& /*warm_docs*/, const RowSource& docs,
+                                     const SearchParams& /*params*/, const SearchPlan& /*plan*/) {
+  return absl::InternalError(
+      fmt::format("{}: this engine was given warm docs of another one", docs.name()));
+}
+
+void Engine::EndWarmSearch(bool /*complete*/) {}
 
 absl::StatusOr<SearchReport> Engine::SearchInBatches(RowSource& queries, RowSource& docs,
                                                      const SearchParams& params,

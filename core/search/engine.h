@@ -37,8 +37,8 @@ class Engine {
   // PlanSearch for this problem. `progress` may be null.
   // `warm_docs` may be null; it never changes what is found or reported, rescored_pairs aside.
   // Errors: InvalidArgument (k, dims, dtypes; see ValidateSearch), Cancelled, DataLoss (a file
-  // changed while it was read), ResourceExhausted, or what the sink returned. Nothing is handed out
-  // twice.
+  // changed while it was read), ResourceExhausted, Internal (warm docs of other docs, metric or
+  // dtype, or of another engine), or what the sink returned. Nothing is handed out twice.
   absl::StatusOr<SearchReport> Search(RowSource& queries, RowSource& docs,
                                       const SearchParams& params, const SearchPlan& plan,
                                       Progress* progress, TopKSink& sink,
@@ -58,6 +58,15 @@ class Engine {
                                                Progress& progress, TopKSink& sink);
 
  protected:
+  // Around the batches of a search that was given `warm_docs`, which outlive both calls. The first
+  // says that the batches up to EndWarmSearch may fill and use them; Internal where they are not
+  // this engine's, or not of these docs, metric and compute dtype. The second is called after every
+  // start that went well: what was filled in between may stay only if `complete`. An engine whose
+  // MakeWarmDocs returns null needs neither.
+  virtual absl::Status StartWarmSearch(WarmDocs& warm_docs, const RowSource& docs,
+                                       const SearchParams& params, const SearchPlan& plan);
+  virtual void EndWarmSearch(bool complete);
+
   // One batch: queries [first, first + count) of `queries`, one pass over `docs`. Arguments are
   // valid. Fills `out` and adds to `report` (doc counts only when `first_query` is 0, so that a
   // later pass does not count them again). Reports progress through `progress`, never null.

@@ -320,15 +320,19 @@ const std::vector<Case>& AllCases() {
   return *cases;
 }
 
+ProblemShape ShapeOfCase(const Case& c) {
+  return {.num_queries = c.num_queries,
+          .num_docs = c.num_docs,
+          .dim = c.dim,
+          .k = c.k,
+          .metric = c.metric,
+          .query_dtype = c.query_dtype,
+          .doc_dtype = c.doc_dtype,
+          .compute_dtype = c.compute_dtype};
+}
+
 SearchPlan PlanOfCase(const Case& c) {
-  const ProblemShape shape{.num_queries = c.num_queries,
-                           .num_docs = c.num_docs,
-                           .dim = c.dim,
-                           .k = c.k,
-                           .metric = c.metric,
-                           .query_dtype = c.query_dtype,
-                           .doc_dtype = c.doc_dtype,
-                           .compute_dtype = c.compute_dtype};
+  const ProblemShape shape = ShapeOfCase(c);
   MachineLimits limits;
   limits.threads = c.plan.threads;
   limits.memory_limit_bytes = int64_t{1} << 30;

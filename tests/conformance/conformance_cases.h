@@ -55,6 +55,9 @@ struct Case {
 // The whole list, the same in every process, about 2,200 cases.
 const std::vector<Case>& AllCases();
 
+// What PlanSearch is told of a case; rows as a source in memory hands them out.
+ProblemShape ShapeOfCase(const Case& c);
+
 // The plan of a case: PlanSearch's with the overrides in it.
 SearchPlan PlanOfCase(const Case& c);
 

@@ -7,6 +7,7 @@ namespace tiny_knn::conformance {
 const std::vector<EngineUnderTest>& EnginesUnderTest() {
   static const std::vector<EngineUnderTest>* const engines = new std::vector<EngineUnderTest>{
       {"cpu", MakeCpuEngine},
+      {"cpuwarm", MakeCpuEngine, /*warm=*/true},
   };
   return *engines;
 }

@@ -12,6 +12,8 @@ namespace tiny_knn::conformance {
 struct EngineUnderTest {
   std::string_view name;  // letters and digits
   std::unique_ptr<Engine> (*make)();
+  // Each case is searched twice: by a search that keeps the docs warm, and by one that uses them.
+  bool warm = false;
 };
 
 const std::vector<EngineUnderTest>& EnginesUnderTest();

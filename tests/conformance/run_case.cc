@@ -150,6 +150,43 @@ std::string CompareResults(const Results& expected, const Results& found) {
   return "";
 }
 
+// What the oracle says.
+struct Expected {
+  const Results& results;
+  const SearchReport& report;
+};
+
+// What an engine's Search is given beside the parameters.
+struct SearchInput {
+  RowSource& queries;
+  RowSource& docs;
+  const SearchPlan& plan;
+  WarmDocs* warm;  // may be null
+};
+
+// One search, and what it does differently from the oracle.
+std::string SearchAndCompare(Engine& engine, const Case& c, const SearchInput& input,
+                             const RunOptions& options, const Expected& expected) {
+  const SearchParams params{c.k, c.metric, c.compute_dtype, c.exclude_self};
+  Results found(c, expected.results.dtype);
+  CollectingSink sink(found);
+  const uint32_t mxcsr_before = _mm_getcsr();
+  if (options.mxcsr.has_value()) _mm_setcsr(*options.mxcsr);
+  const absl::StatusOr<SearchReport> report =
+      engine.Search(input.queries, input.docs, params, input.plan, nullptr, sink, input.warm);
+  constexpr uint32_t kStickyFlags = 0x3F;
+  const uint32_t mxcsr_after = _mm_getcsr();
+  _mm_setcsr(mxcsr_before);
+  if (((mxcsr_after ^ options.mxcsr.value_or(mxcsr_before)) & ~kStickyFlags) != 0) {
+    return fmt::format("the engine left MXCSR at {:#x}\n", mxcsr_after);
+  }
+  if (!report.ok()) return "the engine failed: " + report.status().ToString() + "\n";
+  if (sink.taken() != c.num_queries) {
+    return fmt::format("{} of {} queries handed out\n", sink.taken(), c.num_queries);
+  }
+  return CompareResults(expected.results, found) + CompareReports(expected.report, *report);
+}
+
 }  // namespace
 
 std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test,
@@ -185,27 +222,34 @@ std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test,
     if (!status.ok()) return "the oracle failed: " + status.ToString() + "\n";
   }
 
-  Results found(c, score_dtype);
+  const Expected answer{expected, expected_report};
   const auto queries = MakeSource("queries", query_rows.view, c.storage);
   const auto docs = MakeSource("docs", doc_rows.view, c.storage);
   const std::unique_ptr<Engine> engine = engine_under_test.make();
-  CollectingSink sink(found);
   const SearchPlan plan = PlanOfCase(c);
-  const uint32_t mxcsr_before = _mm_getcsr();
-  if (options.mxcsr.has_value()) _mm_setcsr(*options.mxcsr);
-  const absl::StatusOr<SearchReport> report =
-      engine->Search(*queries, *docs, params, plan, nullptr, sink);
-  constexpr uint32_t kStickyFlags = 0x3F;
-  const uint32_t mxcsr_after = _mm_getcsr();
-  _mm_setcsr(mxcsr_before);
-  if (((mxcsr_after ^ options.mxcsr.value_or(mxcsr_before)) & ~kStickyFlags) != 0) {
-    return fmt::format("the engine left MXCSR at {:#x}\n", mxcsr_after);
+  const auto search = [&](const SearchPlan& with_plan, WarmDocs* warm) {
+    return SearchAndCompare(*engine, c, {*queries, *docs, with_plan, warm}, options, answer);
+  };
+  if (!engine_under_test.warm) return search(plan, nullptr);
+
+  // Docs are filled in one chunk, then used with the plan of the case, whatever it is.
+  SearchPlan one_chunk = plan;
+  one_chunk.doc_chunk = c.num_docs;
+  one_chunk.num_chunks = 1;
+  ProblemShape shape = ShapeOfCase(c);
+  shape.doc_buffer_bytes_per_row = docs->buffer_bytes_per_row();
+  const std::unique_ptr<WarmDocs> warm = engine->MakeWarmDocs(shape, one_chunk);
+  if (warm == nullptr) {
+    // An engine may need such docs once more when it scores, and not have them.
+    if (c.storage == Storage::kShortLived) return search(one_chunk, nullptr);
+    return "the engine keeps none of these docs warm\n";
   }
-  if (!report.ok()) return "the engine failed: " + report.status().ToString() + "\n";
-  if (sink.taken() != c.num_queries) {
-    return fmt::format("{} of {} queries handed out\n", sink.taken(), c.num_queries);
-  }
-  return CompareResults(expected, found) + CompareReports(expected_report, *report);
+  const std::string difference = search(one_chunk, warm.get());
+  if (!difference.empty()) return "while filling: " + difference;
+  if (!warm->filled()) return "the search has not filled the warm docs\n";
+  const std::string warm_difference = search(plan, warm.get());
+  if (!warm_difference.empty()) return "with warm docs: " + warm_difference;
+  return warm->filled() ? "" : "the second search has emptied the warm docs\n";
 }
 
 }  // namespace tiny_knn::conformance

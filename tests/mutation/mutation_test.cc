@@ -32,11 +32,13 @@ int Main(int argc, char** argv) {
     return 2;
   }
   const EngineUnderTest engine{"mutant", TINY_KNN_MUTANT::MakeCpuEngine};
+  const EngineUnderTest warm_engine{"mutantwarm", TINY_KNN_MUTANT::MakeCpuEngine, /*warm=*/true};
   std::vector<std::pair<std::string, std::string>> failures;
   size_t ran = 0;
   for (const Case& c : AllCases()) {
     ++ran;
     std::string difference = RunCase(c, engine);
+    if (difference.empty()) difference = RunCase(c, warm_engine);
     if (difference.empty()) continue;
     failures.emplace_back(c.name, std::move(difference));
     if (!count_all) break;
