@@ -20,7 +20,6 @@
 namespace tiny_knn {
 namespace {
 
-constexpr int64_t kDefaultK = 2000;
 constexpr int64_t kDefaultRecordedBatchSize = 512;
 
 using Clock = std::chrono::steady_clock;
@@ -185,9 +184,9 @@ absl::StatusOr<PreparedJob> Prepare(const JobSpec& spec) {
                     spec.docs_path, job.docs->rows(), job.docs->rows() == 1 ? "row" : "rows",
                     spec.exclude_self ? " and --exclude-self drops one" : ""));
   }
-  job.params = {spec.k.value_or(std::min(kDefaultK, largest_k)), spec.metric, spec.compute_dtype,
-                spec.exclude_self};
-  job.k_was_reduced = !spec.k && job.params.k < kDefaultK;
+  job.params = {spec.k.value_or(std::min(kMostDefaultK, largest_k)), spec.metric,
+                spec.compute_dtype, spec.exclude_self};
+  job.k_was_reduced = !spec.k && job.params.k < kMostDefaultK;
   status = ValidateSearch(*job.queries, *job.docs, job.params);
   if (!status.ok()) return status;
 

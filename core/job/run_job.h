@@ -16,6 +16,9 @@
 
 namespace tiny_knn {
 
+// A job that names no k gets this one, or all docs where there are fewer.
+inline constexpr int64_t kMostDefaultK = 2000;
+
 // A job with its files open, its defaults filled in and its plan made: nothing searched or written.
 struct PreparedJob {
   std::unique_ptr<RowSource> queries;
