@@ -32,11 +32,11 @@ ARROWS = {
     "daemon/protocol": _ABOUT_JOBS,
     "daemon/queue": [*_ABOUT_JOBS, "//core/io:unique_fd", "daemon/protocol"],
     "daemon/supervisor": [*_ABOUT_JOBS, "//core/io:unique_fd", "daemon/protocol", "daemon/queue"],
-    "daemon/client": [*_ABOUT_JOBS, "//core/io:unique_fd", "daemon/protocol"],
+    "daemon/client": [*_ABOUT_JOBS, "//core/io:unique_fd", "//core/io:unprivileged_for_test", "daemon/protocol"],
     # Only the worker opens an engine; nobody but gpu names one.
     "daemon/worker": ["core/matrix", "core/io", "core/search", "core/job", "//gpu:open_engine", "daemon/protocol"],
     # tiny-knnd, the supervisor's binary.
-    "daemon": ["daemon/supervisor", "daemon/protocol"],
+    "daemon": [*_ABOUT_JOBS, "daemon/supervisor", "daemon/protocol"],
     "cli": [
         "core/matrix",
         "core/io",

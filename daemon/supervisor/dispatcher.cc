@@ -1,0 +1,310 @@
+#include "daemon/supervisor/dispatcher.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "boost/asio/post.hpp"
+#include "boost/system/error_code.hpp"
+#include "core/job/job_spec_json.h"
+#include "fmt/format.h"
+#include "spdlog/spdlog.h"
+
+namespace tiny_knn {
+namespace {
+
+using boost::system::error_code;
+
+constexpr std::chrono::seconds kRetry(1);
+constexpr std::chrono::minutes kExpire(10);
+
+// Whether a job that asks for `wanted` may run on a daemon that was given `granted`.
+bool DeviceAllows(const std::string& granted, const std::string& wanted) {
+  if (granted == "auto" || wanted == "auto" || wanted == "cpu" || wanted == granted) return true;
+  return granted.starts_with("cuda:") && wanted == "cuda";
+}
+
+}  // namespace
+
+Dispatcher::Dispatcher(boost::asio::io_context& loop, const SupervisorOptions& options,
+                       WorkerBinary binary, std::vector<std::string> worker_environment,
+                       std::unique_ptr<JobQueue> queue, JobLogs logs, DispatcherListener& listener)
+    : loop_(loop),
+      options_(options),
+      listener_(listener),
+      queue_(std::move(queue)),
+      logs_(std::move(logs)),
+      runner_(loop, options, std::move(binary), std::move(worker_environment),
+              {[this](int64_t job) { listener_.OnJobChanged(job); },
+               [this](int64_t job, const std::string& line) { Note(job, line); },
+               [this](int64_t job, const std::optional<JobOutcome>& outcome, double ran_seconds) {
+                 OnEnd(job, outcome, ran_seconds);
+               },
+               [this](int64_t job) {
+                 queue_->ForgetLeftover(job);
+                 ScheduleFlush();
+               },
+               [this] { ScheduleFlush(); }}),
+      retry_timer_(loop),
+      expire_timer_(loop),
+      grace_timer_(loop) {}
+
+void Dispatcher::Start() {
+  for (const auto& [id, job] : queue_->jobs()) {
+    if (job.leftover_attempt > 0) leftovers_.push_back(id);
+    if (job.state == JobState::kDone) Learn(job);
+  }
+  logs_.RemoveUnknown([this](int64_t job) { return queue_->Find(job) != nullptr; });
+  ExpireLater();
+  ScheduleFlush();
+}
+
+void Dispatcher::WhenWritten(Then then) {
+  waiting_.push_back(std::move(then));
+  ScheduleFlush();
+}
+
+void Dispatcher::ScheduleFlush() {
+  if (flush_scheduled_) return;
+  flush_scheduled_ = true;
+  // Behind all that is ready now, so that it shares one transaction.
+  boost::asio::post(loop_, [this] {
+    flush_scheduled_ = false;
+    Flush();
+  });
+}
+
+void Dispatcher::Flush() {
+  if (!blocked_) StartNext();
+  const JobQueue::FlushResult result =
+      queue_->has_changes() ? queue_->Flush() : JobQueue::FlushResult{};
+  if (result.status.ok()) {
+    if (blocked_ && queue_->journal().health() == JournalHealth::kOk) {
+      spdlog::info("the journal can be written again");
+      blocked_ = false;
+      ScheduleFlush();
+    }
+  } else {
+    if (!blocked_) spdlog::error("journal: {}", std::string(result.status.message()));
+    blocked_ = true;
+    RetryLater();
+  }
+  if (starting_) {
+    RunningJob job = *std::move(starting_);
+    starting_.reset();
+    const auto& undone = result.undone_starts;
+    if (std::find(undone.begin(), undone.end(), job.id) == undone.end()) {
+      spdlog::info("job {}: attempt {} starts", job.id, job.attempt);
+      Note(job.id, fmt::format("attempt {} starts", job.attempt));
+      runner_.Run(std::move(job));
+    }
+  }
+  for (const Then& then : std::exchange(waiting_, {})) then(result);
+  for (int64_t job : std::exchange(changed_, {})) listener_.OnJobChanged(job);
+  CheckStopped();
+}
+
+void Dispatcher::RetryLater() {
+  if (retrying_ || queue_->journal().health() == JournalHealth::kFailed) return;
+  retrying_ = true;
+  retry_timer_.expires_after(kRetry);
+  retry_timer_.async_wait([this](const error_code& error) {
+    retrying_ = false;
+    if (error) return;
+    queue_->journal().RestoreReserve();
+    if (!queue_->has_changes()) blocked_ = false;  // the next change will tell
+    ScheduleFlush();
+  });
+}
+
+void Dispatcher::ExpireLater() {
+  for (int64_t job : queue_->Expire()) logs_.Remove(job);
+  expire_timer_.expires_after(kExpire);
+  expire_timer_.async_wait([this](const error_code& error) {
+    if (error) return;
+    ExpireLater();
+    ScheduleFlush();
+  });
+}
+
+std::optional<RunningJob> Dispatcher::Describe(int64_t id, int attempt) {
+  const Job& job = *queue_->Find(id);
+  absl::StatusOr<JobSpec> spec = JobSpecFromJson(job.spec_json);
+  if (!spec.ok()) {
+    spdlog::error("job {}: its spec in the journal is damaged: {}", id,
+                  std::string(spec.status().message()));
+    return std::nullopt;
+  }
+  return RunningJob{id, attempt, queue_->TemporaryTag(id, attempt), job.timeout_seconds,
+                    *std::move(spec)};
+}
+
+bool Dispatcher::RemoveALeftover() {
+  while (!leftovers_.empty()) {
+    const int64_t id = leftovers_.back();
+    leftovers_.pop_back();
+    const Job* job = queue_->Find(id);
+    if (job == nullptr || job->leftover_attempt == 0) continue;
+    if (std::optional<RunningJob> task = Describe(id, job->leftover_attempt)) {
+      runner_.RemoveLeftover(*std::move(task));
+      return true;
+    }
+    queue_->ForgetLeftover(id);
+  }
+  return false;
+}
+
+void Dispatcher::StartNext() {
+  if (stopping_ || starting_ || !runner_.ready()) return;
+  // First, so that no temporary file outlives the job's next attempt.
+  if (RemoveALeftover()) return;
+  while (std::optional<int64_t> next = queue_->scheduler().Next()) {
+    queue_->Start(*next);
+    changed_.push_back(*next);
+    starting_ = Describe(*next, queue_->Find(*next)->attempt);
+    if (starting_) return;
+    JobOutcome outcome;
+    outcome.state = JobState::kFailed;
+    outcome.error_code = "data_loss";
+    outcome.error = "its spec in the journal is damaged; submit it again";
+    queue_->Finish(*next, outcome, 0);
+  }
+}
+
+std::variant<JobQueue::Submitted, ErrorReply> Dispatcher::Submit(int64_t uid,
+                                                                 const SubmitRequest& request) {
+  if (stopping_) {
+    return ErrorReply{ErrorCode::kStopping,
+                      "the daemon is about to end; submit again when it has been started again"};
+  }
+  if (draining_) {
+    return ErrorReply{ErrorCode::kDraining,
+                      "the daemon takes no new jobs (drain); 'tiny-knn drain --undo' allows them"};
+  }
+  if (!DeviceAllows(options_.device, request.spec.device)) {
+    return ErrorReply{
+        ErrorCode::kNotAllowed,
+        fmt::format("device '{}' is not this daemon's, which was started with --device "
+                    "{}; give auto, cpu or {}",
+                    request.spec.device, options_.device, options_.device)};
+  }
+  absl::StatusOr<std::string> spec = JobSpecToJson(request.spec);
+  if (!spec.ok()) return ErrorReply{ErrorCode::kBadRequest, std::string(spec.status().message())};
+  std::variant<JobQueue::Submitted, ErrorReply> submitted =
+      queue_->Submit(uid, request, *std::move(spec));
+  if (const auto* job = std::get_if<JobQueue::Submitted>(&submitted)) {
+    if (!job->existed) changed_.push_back(job->job);
+  }
+  ScheduleFlush();
+  return submitted;
+}
+
+void Dispatcher::Cancel(int64_t id) {
+  const Job* job = queue_->Find(id);
+  if (job == nullptr || IsFinished(job->state)) return;
+  if (job->state == JobState::kRunning) {
+    // Between its mark as running and its start there is only a flush, which is waited for.
+    WhenWritten([this, id](const JobQueue::FlushResult&) {
+      if (runner_.running_job() == id) {
+        runner_.Cancel();
+      } else {
+        const Job* now = queue_->Find(id);
+        if (now != nullptr && now->state == JobState::kQueued) Cancel(id);
+      }
+    });
+    return;
+  }
+  JobOutcome outcome;
+  outcome.state = JobState::kCancelled;
+  outcome.error_code = "cancelled";
+  outcome.error = "cancelled before it ran";
+  queue_->Finish(id, outcome, 0);
+  changed_.push_back(id);
+  ScheduleFlush();
+}
+
+int64_t Dispatcher::Clean(std::optional<int64_t> uid) {
+  const std::vector<int64_t> removed = queue_->Clean(uid);
+  for (int64_t job : removed) logs_.Remove(job);
+  ScheduleFlush();
+  return static_cast<int64_t>(removed.size());
+}
+
+void Dispatcher::Note(int64_t job, const std::string& line) { logs_.Append(job, line); }
+
+void Dispatcher::Learn(const Job& job) {
+  if (job.ran_seconds && !job.device.empty()) {
+    last_device_ = job.device;
+    rates_.Learn(job.device, job.shape, job.docs == "warm", *job.ran_seconds);
+  }
+}
+
+void Dispatcher::OnEnd(int64_t id, const std::optional<JobOutcome>& outcome, double ran_seconds) {
+  const Job* job = queue_->Find(id);
+  if (job == nullptr || job->state != JobState::kRunning) return;
+  changed_.push_back(id);
+  if (!outcome) {
+    spdlog::info("job {}: queued again", id);
+    Note(id, "queued again: it was interrupted before it had finished");
+    queue_->Requeue(id, /*left_temporary=*/true);
+    leftovers_.push_back(id);
+  } else {
+    queue_->Finish(id, *outcome, ran_seconds);
+    if (outcome->left_temporary) leftovers_.push_back(id);
+    if (outcome->state == JobState::kDone) Learn(*queue_->Find(id));
+    spdlog::info("job {}: {}{}{}", id, JobStateName(outcome->state),
+                 outcome->error.empty() ? "" : ": ", outcome->error);
+    Note(id, outcome->error.empty()
+                 ? fmt::format("{} after {:.3f} s", JobStateName(outcome->state), ran_seconds)
+                 : fmt::format("{}: {}", JobStateName(outcome->state), outcome->error));
+  }
+  ScheduleFlush();
+}
+
+void Dispatcher::SetDraining(bool draining) {
+  draining_ = draining;
+  ScheduleFlush();
+}
+
+void Dispatcher::Stop(bool now) {
+  stopping_ = true;
+  if (now || !runner_.running_job()) {
+    runner_.Abandon();
+  } else {
+    grace_timer_.expires_after(options_.grace);
+    grace_timer_.async_wait([this](const error_code& error) {
+      if (error) return;
+      spdlog::info("job {} did not finish in time", runner_.running_job().value_or(0));
+      runner_.Abandon();
+    });
+  }
+  ScheduleFlush();
+}
+
+void Dispatcher::CheckStopped() {
+  if (stopped_ || starting_ || runner_.running_job()) return;
+  const bool drained = draining_ && queue_->scheduler().size() == 0 && leftovers_.empty();
+  if (!stopping_ && !drained) return;
+  stopping_ = true;
+  // What ended is to be written down before we go, unless the disk does not let us.
+  if (queue_->has_changes() && queue_->journal().health() == JournalHealth::kOk) {
+    return ScheduleFlush();
+  }
+  if (runner_.has_worker()) {
+    runner_.Abandon();  // on_ready comes back here
+    return;
+  }
+  stopped_ = true;
+  retry_timer_.cancel();
+  expire_timer_.cancel();
+  grace_timer_.cancel();
+  listener_.OnStopped();
+}
+
+std::string Dispatcher::JournalState() const {
+  if (const std::optional<ErrorReply> refusal = queue_->Refusal()) return refusal->message;
+  return "ok";
+}
+
+}  // namespace tiny_knn

@@ -1,0 +1,290 @@
+#include "daemon/supervisor/job_runner.h"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "boost/asio/post.hpp"
+#include "boost/system/error_code.hpp"
+#include "daemon/protocol/build_id.h"
+#include "daemon/protocol/status_code_name.h"
+#include "fmt/format.h"
+#include "spdlog/spdlog.h"
+
+namespace tiny_knn {
+namespace {
+
+using boost::system::error_code;
+
+// Between asking a job to end and killing its worker.
+constexpr std::chrono::seconds kPatience(5);
+constexpr std::chrono::seconds kSilenceCheck(2);
+// No worker came up for so many tries: then it is not worth a job's time.
+constexpr int kMostFailedStarts = 3;
+constexpr std::chrono::milliseconds kFirstBackoff(100);
+constexpr std::chrono::milliseconds kLongestBackoff(30000);
+
+}  // namespace
+
+JobRunner::JobRunner(boost::asio::io_context& loop, const SupervisorOptions& options,
+                     WorkerBinary binary, std::vector<std::string> environment, Callbacks callbacks)
+    : loop_(loop),
+      options_(options),
+      binary_(std::move(binary)),
+      environment_(std::move(environment)),
+      callbacks_(std::move(callbacks)),
+      end_timer_(loop),
+      silence_timer_(loop),
+      idle_timer_(loop),
+      backoff_timer_(loop) {}
+
+JobRunner::~JobRunner() = default;
+
+bool JobRunner::ready() const { return !task_ && !backing_off_ && !releasing_; }
+
+std::optional<int64_t> JobRunner::running_job() const {
+  if (!task_ || removing_) return std::nullopt;
+  return task_->id;
+}
+
+double JobRunner::ran_seconds() const {
+  return task_ ? std::chrono::duration<double>(Clock::now() - started_).count() : 0;
+}
+
+void JobRunner::Run(RunningJob job) {
+  task_ = std::move(job);
+  removing_ = false;
+  Begin();
+}
+
+void JobRunner::RemoveLeftover(RunningJob job) {
+  task_ = std::move(job);
+  removing_ = true;
+  Begin();
+}
+
+void JobRunner::Begin() {
+  idle_timer_.cancel();
+  ending_ = Ending::kNone;
+  progress_ = 0;
+  started_ = Clock::now();
+  if (task_->timeout_seconds > 0 && !removing_) {
+    end_timer_.expires_after(std::chrono::seconds(task_->timeout_seconds));
+    end_timer_.async_wait([this](const error_code& error) {
+      if (!error) AskToEnd(Ending::kOutOfTime);
+    });
+  }
+  if (worker_ == nullptr) {
+    greeted_ = false;
+    absl::StatusOr<std::shared_ptr<WorkerProcess>> worker =
+        WorkerProcess::Start(loop_, binary_, options_.device, environment_,
+                             {[this](FromWorker message) { OnMessage(std::move(message)); },
+                              [this](const std::string& why) { OnExit(why); }});
+    if (!worker.ok()) {
+      boost::asio::post(
+          loop_, [this, why = std::string(worker.status().message())] { OnWorkerDied(why); });
+      return;
+    }
+    worker_ = *std::move(worker);
+    spdlog::info("worker {} started", worker_->pid());
+  }
+  Watch();
+  if (!greeted_) return;  // OnHello goes on
+  if (removing_) {
+    worker_->Send(WorkerRemove{task_->id, task_->temporary_tag, task_->spec});
+  } else {
+    worker_->Send(WorkerRun{task_->id, task_->attempt, task_->temporary_tag,
+                            options_.max_memory_bytes, options_.most_threads, task_->spec});
+  }
+}
+
+void JobRunner::Watch() {
+  silence_timer_.expires_after(kSilenceCheck);
+  silence_timer_.async_wait([this](const error_code& error) {
+    if (error || worker_ == nullptr || !task_) return;
+    // If we were stopped ourselves, what it said in the meantime is still to be read.
+    if (worker_->silence() > std::chrono::seconds(kWorkerSilenceSeconds) &&
+        !worker_->has_unread()) {
+      worker_->Kill(fmt::format("was silent for {} s and was killed", kWorkerSilenceSeconds));
+    }
+    Watch();
+  });
+}
+
+void JobRunner::OnMessage(FromWorker message) {
+  if (const auto* hello = std::get_if<WorkerHello>(&message)) return OnHello(*hello);
+  // A worker may say anything; only what is about its task counts.
+  if (!greeted_ || !task_ || worker_ == nullptr) return;
+  if (const auto* progress = std::get_if<WorkerProgress>(&message)) {
+    if (progress->job != task_->id || removing_ || progress->pairs_total <= 0) return;
+    progress_ = std::clamp(
+        static_cast<double>(progress->pairs_done) / static_cast<double>(progress->pairs_total),
+        progress_, 1.0);
+    callbacks_.on_progress(task_->id);
+  } else if (const auto* log = std::get_if<WorkerLog>(&message)) {
+    if (log->job == task_->id && !removing_) callbacks_.on_log(task_->id, log->text);
+  } else if (auto* finished = std::get_if<WorkerFinished>(&message)) {
+    if (finished->job == task_->id && !removing_) OnFinished(std::move(*finished));
+  } else if (const auto* removed = std::get_if<WorkerRemoved>(&message)) {
+    if (removed->job == task_->id && removing_) End(std::nullopt);
+  }
+}
+
+void JobRunner::OnHello(const WorkerHello& hello) {
+  if (greeted_) return;
+  if (hello.build != kBuildId) {
+    worker_->Kill("is of another build than this daemon; shut the daemon down and start it again");
+    return;
+  }
+  greeted_ = true;
+  failed_starts_ = 0;
+  if (!task_) return;
+  // Begin goes on from where it waited; the clock has been running.
+  const Clock::time_point started = started_;
+  const Ending ending = ending_;
+  Begin();
+  started_ = started;
+  if (ending != Ending::kNone) AskToEnd(ending);
+}
+
+void JobRunner::OnFinished(WorkerFinished finished) {
+  warm_docs_ = std::move(finished.warm_docs);
+  deaths_ = 0;
+  const absl::StatusCode code =
+      ParseStatusCode(finished.error_code).value_or(absl::StatusCode::kInternal);
+  JobOutcome outcome;
+  outcome.device = std::move(finished.device);
+  outcome.docs = std::move(finished.docs);
+  outcome.search_seconds = finished.search_seconds;
+  if (code == absl::StatusCode::kOk) {
+    outcome.state = JobState::kDone;
+    outcome.output_path = std::move(finished.output_path);
+    outcome.report_json = std::move(finished.report_json);
+  } else if (code == absl::StatusCode::kCancelled && ending_ == Ending::kAbandoned) {
+    return End(std::nullopt);
+  } else if (code == absl::StatusCode::kCancelled && ending_ == Ending::kOutOfTime) {
+    outcome = Failure(absl::StatusCode::kDeadlineExceeded, "", false);
+  } else {
+    const bool cancelled = code == absl::StatusCode::kCancelled && ending_ == Ending::kCancelled;
+    outcome.state = cancelled ? JobState::kCancelled : JobState::kFailed;
+    outcome.error_code = std::string(StatusCodeName(code));
+    outcome.error =
+        cancelled ? "cancelled while it ran; no result was written" : std::move(finished.error);
+  }
+  End(std::move(outcome));
+}
+
+JobOutcome JobRunner::Failure(absl::StatusCode code, const std::string& why,
+                              bool left_temporary) const {
+  JobOutcome outcome;
+  outcome.state = JobState::kFailed;
+  outcome.error_code = std::string(StatusCodeName(code));
+  outcome.error = code == absl::StatusCode::kDeadlineExceeded
+                      ? fmt::format("ran longer than its timeout of {} s; --timeout allows more",
+                                    task_->timeout_seconds)
+                      : why;
+  outcome.left_temporary = left_temporary;
+  return outcome;
+}
+
+void JobRunner::OnExit(const std::string& why) {
+  spdlog::log(task_ ? spdlog::level::warn : spdlog::level::info, "worker {} {}", worker_->pid(),
+              why);
+  worker_ = nullptr;
+  warm_docs_.clear();
+  if (task_) return OnWorkerDied(why);
+  releasing_ = false;
+  callbacks_.on_ready();
+}
+
+// The task's worker is gone, or there never was one.
+void JobRunner::OnWorkerDied(const std::string& why) {
+  const bool started = greeted_;
+  greeted_ = false;
+  releasing_ = false;
+  std::optional<JobOutcome> outcome;
+  if (!removing_ && ending_ != Ending::kAbandoned) {
+    if (started) {
+      ++deaths_;
+      outcome = Failure(absl::StatusCode::kAborted, fmt::format("the worker {}", why), true);
+    } else if (++failed_starts_ >= kMostFailedStarts) {
+      outcome =
+          Failure(absl::StatusCode::kUnavailable,
+                  fmt::format("no worker could be started for it: the last one {}", why), false);
+      failed_starts_ = 0;
+    } else {
+      ++deaths_;
+    }
+    if (ending_ == Ending::kOutOfTime) {
+      outcome = Failure(absl::StatusCode::kDeadlineExceeded, "", started);
+    } else if (ending_ == Ending::kCancelled) {
+      outcome = Failure(absl::StatusCode::kCancelled, "cancelled; no result was written", started);
+      outcome->state = JobState::kCancelled;
+    }
+  }
+  // The first to die gets a successor at once.
+  if (deaths_ > 1) {
+    backing_off_ = true;
+    const int doublings = std::min(deaths_ - 2, 10);
+    backoff_timer_.expires_after(std::min(kFirstBackoff * (1 << doublings), kLongestBackoff));
+    backoff_timer_.async_wait([this](const error_code& error) {
+      if (error) return;
+      backing_off_ = false;
+      callbacks_.on_ready();
+    });
+  }
+  End(std::move(outcome));
+}
+
+void JobRunner::End(std::optional<JobOutcome> outcome) {
+  const double seconds = ran_seconds();
+  const int64_t job = task_->id;
+  const bool removing = removing_;
+  const bool abandoned = ending_ == Ending::kAbandoned;
+  end_timer_.cancel();
+  silence_timer_.cancel();
+  task_.reset();
+  removing_ = false;
+  ending_ = Ending::kNone;
+  if (worker_ != nullptr && !releasing_) BecomeIdle();
+  if (removing) {
+    if (!abandoned) callbacks_.on_leftover_removed(job);
+  } else {
+    callbacks_.on_end(job, std::move(outcome), seconds);
+  }
+  if (ready()) callbacks_.on_ready();
+}
+
+void JobRunner::BecomeIdle() {
+  idle_timer_.expires_after(options_.idle_release);
+  idle_timer_.async_wait([this](const error_code& error) {
+    if (error || worker_ == nullptr || task_) return;
+    spdlog::info("worker {} was idle for {} s: released", worker_->pid(),
+                 options_.idle_release.count());
+    releasing_ = true;
+    worker_->Finish();
+  });
+}
+
+void JobRunner::Cancel() { AskToEnd(Ending::kCancelled); }
+
+void JobRunner::AskToEnd(Ending ending) {
+  if (!task_ || removing_ || ending_ != Ending::kNone) return;
+  ending_ = ending;
+  // One that has not said hello has nothing to give up.
+  if (worker_ != nullptr && !greeted_) return worker_->Kill("was cancelled before it had started");
+  if (worker_ != nullptr) worker_->Send(WorkerCancel{task_->id});
+  end_timer_.expires_after(kPatience);
+  end_timer_.async_wait([this](const error_code& error) {
+    if (!error && worker_ != nullptr) worker_->Kill("did not stop when asked to and was killed");
+  });
+}
+
+void JobRunner::Abandon() {
+  if (worker_ == nullptr) return;
+  if (task_) ending_ = Ending::kAbandoned;
+  releasing_ = true;
+  worker_->Kill("was stopped with the daemon");
+}
+
+}  // namespace tiny_knn

@@ -1,0 +1,107 @@
+// Runs one job at a time in a worker process, and makes sure that it ends: cancelled, out of time,
+// silent, dead or done.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/protocol/client_messages.h"
+#include "daemon/protocol/worker_messages.h"
+#include "daemon/queue/job_queue.h"
+#include "daemon/supervisor/options.h"
+#include "daemon/supervisor/worker_process.h"
+
+namespace tiny_knn {
+
+// What to run: a job's own numbers, and its spec.
+struct RunningJob {
+  int64_t id = 0;
+  int attempt = 0;
+  std::string temporary_tag;
+  int64_t timeout_seconds = 0;  // 0: none
+  JobSpec spec;
+};
+
+// Event loop only.
+class JobRunner {
+ public:
+  // Called from the event loop, never from within a method of the runner.
+  struct Callbacks {
+    std::function<void(int64_t job)> on_progress;
+    std::function<void(int64_t job, const std::string& line)> on_log;
+    // The job is over. Nothing in `outcome`: no worker could be started; it has to be queued again.
+    std::function<void(int64_t job, std::optional<JobOutcome> outcome, double ran_seconds)> on_end;
+    std::function<void(int64_t job)> on_leftover_removed;
+    std::function<void()> on_ready;  // ready() has become true
+  };
+
+  JobRunner(boost::asio::io_context& loop, const SupervisorOptions& options, WorkerBinary binary,
+            std::vector<std::string> environment, Callbacks callbacks);
+  ~JobRunner();
+
+  // Whether Run or RemoveLeftover may be called.
+  bool ready() const;
+  void Run(RunningJob job);
+  // Removes what a dead attempt of the job left in the output's folder. on_leftover_removed
+  // follows, also when that could not be done, because trying again would not help; not after
+  // Abandon.
+  void RemoveLeftover(RunningJob job);
+
+  // The worker is asked to give the job up, and killed when it does not. The job may still be done.
+  void Cancel();
+  // Ends the worker at once: the job that runs ends without an outcome and must be queued again,
+  // the worker is gone when on_ready is called.
+  void Abandon();
+
+  std::optional<int64_t> running_job() const;
+  double progress() const { return progress_; }  // of the running job, 0 to 1
+  double ran_seconds() const;                    // of the running job
+  bool has_worker() const { return worker_ != nullptr; }
+  const std::vector<WarmDocsStats>& warm_docs() const { return warm_docs_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  enum class Ending { kNone, kCancelled, kOutOfTime, kAbandoned };
+
+  void Begin();  // sends the task to a worker, started if there is none
+  void OnMessage(FromWorker message);
+  void OnHello(const WorkerHello& hello);
+  void OnFinished(WorkerFinished finished);
+  void OnExit(const std::string& why);
+  void OnWorkerDied(const std::string& why);
+  void AskToEnd(Ending ending);
+  void End(std::optional<JobOutcome> outcome);
+  void BecomeIdle();
+  void Watch();  // for silence
+  JobOutcome Failure(absl::StatusCode code, const std::string& why, bool left_temporary) const;
+
+  boost::asio::io_context& loop_;
+  const SupervisorOptions options_;
+  const WorkerBinary binary_;
+  const std::vector<std::string> environment_;
+  const Callbacks callbacks_;
+  boost::asio::steady_timer end_timer_;  // the job's time is up, or it was asked to end
+  boost::asio::steady_timer silence_timer_;
+  boost::asio::steady_timer idle_timer_;     // then the worker is released
+  boost::asio::steady_timer backoff_timer_;  // until another worker is started
+
+  std::shared_ptr<WorkerProcess> worker_;
+  bool greeted_ = false;    // the worker has said hello
+  bool releasing_ = false;  // it was told to end
+  std::optional<RunningJob> task_;
+  bool removing_ = false;  // the task is to remove its leftover, not to run it
+  Ending ending_ = Ending::kNone;
+  Clock::time_point started_;
+  double progress_ = 0;
+  int deaths_ = 0;         // of workers, since the last job that ended well
+  int failed_starts_ = 0;  // of them, in a row and before their hello
+  bool backing_off_ = false;
+  std::vector<WarmDocsStats> warm_docs_;
+};
+
+}  // namespace tiny_knn

@@ -1,0 +1,135 @@
+#include "daemon/supervisor/listen_socket.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "daemon/protocol/daemon_paths.h"
+#include "fmt/format.h"
+
+namespace tiny_knn {
+namespace {
+
+absl::Status Failed(int error, const std::string& path, const char* action) {
+  return absl::ErrnoToStatus(error, fmt::format("{}: {}", path, action));
+}
+
+// The pid that the holder wrote into its lock file, for the message only.
+std::string HolderOf(int file) {
+  char text[32] = {};
+  const ssize_t size = pread(file, text, sizeof(text) - 1, 0);
+  const long pid = size > 0 ? std::strtol(text, nullptr, 10) : 0;
+  return pid > 0 ? fmt::format(" (pid {})", pid) : "";
+}
+
+constexpr int kBacklog = 128;
+
+}  // namespace
+
+absl::StatusOr<FileLock> FileLock::Take(const std::string& path, const std::string& what) {
+  UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file.valid()) return Failed(errno, path, "cannot make the lock file");
+  int result;
+  do {
+    result = flock(file.get(), LOCK_EX | LOCK_NB);
+  } while (result != 0 && errno == EINTR);
+  if (result != 0) {
+    if (errno != EWOULDBLOCK) return Failed(errno, path, "cannot lock");
+    return absl::FailedPreconditionError(
+        fmt::format("{} is in use by another tiny-knnd{}; 'tiny-knn shutdown' ends it, --socket "
+                    "and --state-dir "
+                    "run a second one",
+                    what, HolderOf(file.get())));
+  }
+  // Not removed at the end: whoever waits for the lock of a removed file would get one of its own.
+  const std::string pid = fmt::format("{}\n", getpid());
+  if (ftruncate(file.get(), 0) != 0 || pwrite(file.get(), pid.data(), pid.size(), 0) < 0) {
+    // The pid is only for a message; a full disk must not keep the daemon from starting.
+  }
+  return FileLock(std::move(file));
+}
+
+absl::Status EnsurePrivateFolder(const std::string& folder) {
+  const std::filesystem::path path(folder);
+  std::error_code error;
+  std::filesystem::create_directories(path.parent_path(), error);
+  if (error) return Failed(error.value(), path.parent_path().string(), "cannot make the folder");
+  if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
+    return Failed(errno, folder, "cannot make the folder");
+  }
+  struct stat found;
+  if (stat(folder.c_str(), &found) != 0) return Failed(errno, folder, "cannot look at the folder");
+  if (!S_ISDIR(found.st_mode)) {
+    return absl::FailedPreconditionError(fmt::format("{}: is no directory; move it away", folder));
+  }
+  if (found.st_uid != geteuid()) {
+    return absl::FailedPreconditionError(
+        fmt::format("{}: belongs to user {}, not to user {}; choose another folder", folder,
+                    found.st_uid, geteuid()));
+  }
+  if ((found.st_mode & 022) != 0) {
+    return absl::FailedPreconditionError(
+        fmt::format("{}: others may write to it (mode {:04o}); run: chmod 700 {}", folder,
+                    found.st_mode & 07777, folder));
+  }
+  return absl::OkStatus();
+}
+
+ListenSocket::ListenSocket(std::string path, FileLock lock, UniqueFd socket)
+    : path_(std::move(path)), lock_(std::move(lock)), socket_(std::move(socket)) {
+  struct stat made;
+  if (lstat(path_.c_str(), &made) == 0) {
+    device_ = made.st_dev;
+    inode_ = made.st_ino;
+  }
+}
+
+ListenSocket::~ListenSocket() {
+  struct stat now;
+  if (lstat(path_.c_str(), &now) == 0 && now.st_dev == device_ && now.st_ino == inode_) {
+    unlink(path_.c_str());
+  }
+}
+
+absl::StatusOr<std::unique_ptr<ListenSocket>> ListenSocket::Open(const std::string& path) {
+  absl::Status status = CheckSocketPath(path);
+  if (!status.ok()) return status;
+  status = EnsurePrivateFolder(std::filesystem::path(path).parent_path().string());
+  if (!status.ok()) return status;
+  absl::StatusOr<FileLock> lock = FileLock::Take(path + ".lock", path);
+  if (!lock.ok()) return lock.status();
+
+  // We hold the lock, so whatever socket is there has nobody behind it.
+  struct stat found;
+  if (lstat(path.c_str(), &found) == 0) {
+    if (!S_ISSOCK(found.st_mode)) {
+      return absl::FailedPreconditionError(
+          fmt::format("{}: is no socket; move it away, or choose another --socket", path));
+    }
+    if (unlink(path.c_str()) != 0) return Failed(errno, path, "cannot replace the old socket");
+  }
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket.valid()) return Failed(errno, path, "cannot make a socket");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());  // CheckSocketPath has counted
+  // Nobody can connect before listen, so the mode is in place in time.
+  if (bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    return Failed(errno, path, "cannot bind the socket");
+  }
+  if (chmod(path.c_str(), 0600) != 0) return Failed(errno, path, "cannot set the socket's mode");
+  if (listen(socket.get(), kBacklog) != 0) return Failed(errno, path, "cannot listen");
+  return std::unique_ptr<ListenSocket>(new ListenSocket(path, *std::move(lock), std::move(socket)));
+}
+
+}  // namespace tiny_knn

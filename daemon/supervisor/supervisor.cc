@@ -1,0 +1,150 @@
+#include "daemon/supervisor/supervisor.h"
+
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <exception>
+#include <memory>
+#include <utility>
+
+#include "boost/asio/io_context.hpp"
+#include "boost/asio/signal_set.hpp"
+#include "boost/asio/steady_timer.hpp"
+#include "boost/system/error_code.hpp"
+#include "core/job/version.h"
+#include "daemon/queue/job_log.h"
+#include "daemon/queue/job_queue.h"
+#include "daemon/queue/journal.h"
+#include "daemon/supervisor/dispatcher.h"
+#include "daemon/supervisor/listen_socket.h"
+#include "daemon/supervisor/server.h"
+#include "fmt/format.h"
+#include "spdlog/spdlog.h"
+
+namespace tiny_knn {
+namespace {
+
+using boost::system::error_code;
+
+// For clients to take their last replies.
+constexpr std::chrono::milliseconds kFarewell(1500);
+// Descriptors that are not connections': the journal's, the logs', a worker's.
+constexpr int64_t kOwnDescriptors = 64;
+
+double WallClock() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// Raises the limit of open files as far as is allowed, and returns how many connections fit.
+int64_t MostConnections() {
+  constexpr int64_t kWanted = 4096;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;
+  const rlim_t wanted = std::min<rlim_t>(limit.rlim_max, kWanted + kOwnDescriptors);
+  if (limit.rlim_cur < wanted) {
+    limit.rlim_cur = wanted;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    getrlimit(RLIMIT_NOFILE, &limit);
+  }
+  const int64_t allowed = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_cur, 1 << 20));
+  return std::clamp<int64_t>(allowed - kOwnDescriptors, 16, kWanted);
+}
+
+class Supervisor : public DispatcherListener {
+ public:
+  // `socket` lives as long as this, and is removed at the end.
+  Supervisor(const SupervisorOptions& options, std::unique_ptr<ListenSocket> socket,
+             WorkerBinary binary, std::unique_ptr<JobQueue> queue, JobLogs logs)
+      : socket_(std::move(socket)),
+        dispatcher_(loop_, options, std::move(binary), WorkerEnvironment(environ), std::move(queue),
+                    std::move(logs), *this),
+        server_(loop_, socket_->ReleaseDescriptor(), options, dispatcher_, ServerLimits()),
+        signals_(loop_, SIGTERM, SIGINT),
+        farewell_(loop_) {}
+
+  void Run(const std::function<void()>& ready) {
+    WatchSignals();
+    server_.Start();
+    dispatcher_.Start();
+    ready();
+    loop_.run();
+  }
+
+  void OnJobChanged(int64_t job) override { server_.OnJobChanged(job); }
+
+  void OnStopped() override {
+    server_.Close();
+    farewell_.expires_after(kFarewell);
+    farewell_.async_wait([this](const error_code&) { loop_.stop(); });
+  }
+
+ private:
+  static Server::Limits ServerLimits() {
+    Server::Limits limits;
+    limits.connections = MostConnections();
+    limits.connections_per_uid = std::min(limits.connections_per_uid, limits.connections);
+    return limits;
+  }
+
+  void WatchSignals() {
+    signals_.async_wait([this](const error_code& error, int number) {
+      if (error) return;
+      spdlog::info("caught signal {}: stopping{}", number, dispatcher_.stopping() ? " now" : "");
+      dispatcher_.Stop(/*now=*/dispatcher_.stopping());
+      WatchSignals();
+    });
+  }
+
+  boost::asio::io_context loop_{1};
+  std::unique_ptr<ListenSocket> socket_;
+  Dispatcher dispatcher_;
+  Server server_;
+  boost::asio::signal_set signals_;
+  boost::asio::steady_timer farewell_;
+};
+
+}  // namespace
+
+absl::Status RunSupervisor(const SupervisorOptions& options, const std::function<void()>& ready) {
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGHUP, SIG_IGN);
+  umask(077);
+  absl::Status status = EnsurePrivateFolder(options.state_folder);
+  if (!status.ok()) return status;
+  // The state first: two daemons with one queue would be worse than two with one socket.
+  absl::StatusOr<FileLock> lock =
+      FileLock::Take(options.state_folder + "/lock", options.state_folder);
+  if (!lock.ok()) return lock.status();
+  absl::StatusOr<WorkerBinary> binary = OpenWorkerBinary(options.worker_path);
+  if (!binary.ok()) return binary.status();
+  absl::StatusOr<std::unique_ptr<ListenSocket>> socket = ListenSocket::Open(options.socket_path);
+  if (!socket.ok()) return socket.status();
+  absl::StatusOr<std::unique_ptr<Journal>> journal = Journal::Open(options.state_folder);
+  if (!journal.ok()) return journal.status();
+  absl::StatusOr<std::unique_ptr<JobQueue>> queue =
+      JobQueue::Open(*std::move(journal), QueueLimits{}, WallClock);
+  if (!queue.ok()) return queue.status();
+  absl::StatusOr<JobLogs> logs = JobLogs::Open(options.state_folder + "/logs");
+  if (!logs.ok()) return logs.status();
+
+  spdlog::info("tiny-knnd {} (pid {}) listens on {}, state in {}, {} jobs known, {} waiting",
+               kTinyKnnVersion, getpid(), options.socket_path, options.state_folder,
+               (*queue)->jobs().size(), (*queue)->scheduler().size());
+  // Exceptions of the standard library and of the event loop: nothing of ours throws.
+  try {
+    Supervisor supervisor(options, *std::move(socket), *std::move(binary), *std::move(queue),
+                          *std::move(logs));
+    supervisor.Run(ready);
+  } catch (const std::exception& error) {
+    spdlog::critical("ended by an exception: {}", error.what());
+    return absl::InternalError(error.what());
+  }
+  spdlog::info("tiny-knnd has ended");
+  return absl::OkStatus();
+}
+
+}  // namespace tiny_knn

@@ -1,0 +1,311 @@
+#include "daemon/supervisor/worker_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "boost/asio/buffer.hpp"
+#include "boost/asio/write.hpp"
+#include "boost/system/error_code.hpp"
+#include "fmt/format.h"
+
+namespace tiny_knn {
+namespace {
+
+using boost::system::error_code;
+using Clock = std::chrono::steady_clock;
+
+// Between the end of the socket and that of the process, in either order.
+constexpr std::chrono::seconds kEndTogether(5);
+constexpr int kWorkerSocket = 3;  // WorkerOptions::socket
+constexpr int kWorkerBinary = 4;
+// A worker is the one to go when memory ends: its job fails alone.
+constexpr std::string_view kOomScore = "500";
+
+constexpr std::array<std::string_view, 6> kPassedOn = {
+    "LD_LIBRARY_PATH",        "LD_PRELOAD",
+    "CUDA_VISIBLE_DEVICES",   "CUDA_DEVICE_ORDER",
+    "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
+};
+constexpr std::array<std::string_view, 4> kPassedOnSanitizers = {"ASAN_OPTIONS", "LSAN_OPTIONS",
+                                                                 "TSAN_OPTIONS", "UBSAN_OPTIONS"};
+constexpr std::string_view kOwnPrefix = "TINY_KNN_";
+
+// What the child needs after fork, where only async-signal-safe calls are allowed: no allocation.
+struct ChildPlan {
+  int socket;
+  int binary;
+  pid_t parent;
+  char* const* arguments;
+  char* const* environment;
+};
+
+[[noreturn]] void ExecWorker(const ChildPlan& plan) {
+  setsid();  // no Ctrl-C of the terminal that the supervisor stands on
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGCHLD}) signal(number, SIG_DFL);
+
+  // Above all that is about to be overwritten first.
+  const int socket = fcntl(plan.socket, F_DUPFD, 16);
+  const int binary = fcntl(plan.binary, F_DUPFD, 16);
+  const int null = open("/dev/null", O_RDWR);
+  if (socket < 0 || binary < 0 || null < 0) _exit(126);
+  for (int standard : {0, 1, 2}) {
+    if (dup2(null, standard) < 0) _exit(126);
+  }
+  if (dup2(socket, kWorkerSocket) < 0 || dup3(binary, kWorkerBinary, O_CLOEXEC) < 0) _exit(126);
+  // Not all of ours are close-on-exec (the event loop's are not).
+  if (close_range(kWorkerBinary + 1, ~0u, 0) != 0 || chdir("/") != 0) _exit(126);
+  const int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (score >= 0) {
+    // Where that is not allowed, the kernel chooses by size, which is the worker's too.
+    if (write(score, kOomScore.data(), kOomScore.size()) < 0) errno = 0;
+    close(score);
+  }
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != plan.parent) _exit(126);
+  fexecve(kWorkerBinary, plan.arguments, plan.environment);
+  _exit(127);
+}
+
+std::vector<char*> Pointers(std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  for (std::string& text : strings) pointers.push_back(text.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+std::string DescribeEnd(const siginfo_t& end) {
+  if (end.si_code == CLD_EXITED) {
+    if (end.si_status == 126 || end.si_status == 127) {
+      return fmt::format("could not be started (exit code {})", end.si_status);
+    }
+    return fmt::format("ended with exit code {}", end.si_status);
+  }
+  const char* hint = "";
+  if (end.si_status == SIGKILL) hint = "; perhaps the machine ran out of memory";
+  if (end.si_status == SIGBUS) hint = "; perhaps a file was truncated or a disk failed";
+  return fmt::format("was killed by signal {} ({}){}", end.si_status, strsignal(end.si_status),
+                     hint);
+}
+
+}  // namespace
+
+absl::StatusOr<WorkerBinary> OpenWorkerBinary(const std::string& path) {
+  WorkerBinary binary{UniqueFd(open(path.c_str(), O_PATH | O_CLOEXEC)), path};
+  if (!binary.file.valid()) {
+    return absl::ErrnoToStatus(errno, fmt::format("{}: cannot open the worker's program", path));
+  }
+  struct stat found;
+  if (fstat(binary.file.get(), &found) != 0 || !S_ISREG(found.st_mode) ||
+      access(path.c_str(), X_OK) != 0) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: is no program that could run jobs; --worker names tiny-knn", path));
+  }
+  return binary;
+}
+
+std::vector<std::string> WorkerEnvironment(char** environment) {
+  std::vector<std::string> passed;
+  for (char** entry = environment; entry != nullptr && *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    const std::string_view name = text.substr(0, text.find('='));
+    bool wanted = name.substr(0, kOwnPrefix.size()) == kOwnPrefix;
+    for (std::string_view known : kPassedOn) wanted = wanted || name == known;
+    for (std::string_view known : kPassedOnSanitizers) wanted = wanted || name == known;
+    if (wanted) passed.emplace_back(text);
+  }
+  return passed;
+}
+
+absl::StatusOr<std::shared_ptr<WorkerProcess>> WorkerProcess::Start(
+    boost::asio::io_context& loop, const WorkerBinary& binary, const std::string& device,
+    const std::vector<std::string>& environment, Callbacks callbacks) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
+    return absl::UnavailableError(
+        fmt::format("cannot make a socketpair for a worker: {}", std::strerror(errno)));
+  }
+  UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  // The worker's end blocks: it has a thread for it.
+  fcntl(theirs.get(), F_SETFL, fcntl(theirs.get(), F_GETFL) & ~O_NONBLOCK);
+
+  std::vector<std::string> arguments = {binary.path, "worker", "--device", device};
+  std::vector<std::string> variables = environment;
+  const std::vector<char*> argv = Pointers(arguments);
+  const std::vector<char*> envp = Pointers(variables);
+  const ChildPlan plan{theirs.get(), binary.file.get(), getpid(), argv.data(), envp.data()};
+  const pid_t pid = fork();
+  if (pid == 0) ExecWorker(plan);
+  if (pid < 0) {
+    return absl::UnavailableError(
+        fmt::format("cannot start a worker process: {}", std::strerror(errno)));
+  }
+  UniqueFd process(pidfd_open(pid, 0));
+  Socket socket(loop);
+  error_code error;
+  if (process.valid()) {
+    socket.assign(boost::asio::local::stream_protocol(), ours.get(), error);
+    if (!error) ours.Release();
+  }
+  if (!process.valid() || error) {
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+    return absl::UnavailableError("cannot watch a worker process; too many open files?");
+  }
+  std::shared_ptr<WorkerProcess> worker(
+      new WorkerProcess(loop, pid, std::move(process), std::move(socket), std::move(callbacks)));
+  worker->WatchExit();
+  worker->Read();
+  return worker;
+}
+
+WorkerProcess::WorkerProcess(boost::asio::io_context& loop, pid_t pid, UniqueFd process,
+                             Socket socket, Callbacks callbacks)
+    : pid_(pid),
+      socket_(std::move(socket)),
+      process_(loop, process.Release()),
+      timer_(loop),
+      callbacks_(std::move(callbacks)),
+      last_heard_(Clock::now()) {}
+
+WorkerProcess::~WorkerProcess() {
+  if (exited_) return;
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+}
+
+std::chrono::steady_clock::duration WorkerProcess::silence() const {
+  return Clock::now() - last_heard_;
+}
+
+bool WorkerProcess::has_unread() const {
+  int bytes = 0;
+  return ioctl(const_cast<Socket&>(socket_).native_handle(), FIONREAD, &bytes) == 0 && bytes > 0;
+}
+
+void WorkerProcess::Send(const ToWorker& message) {
+  if (socket_over_) return;  // on_exit will tell
+  absl::StatusOr<std::string> line = EncodeToWorker(message);
+  if (!line.ok())
+    return Kill(fmt::format("cannot be told: {}", std::string(line.status().message())));
+  outgoing_ += *line;
+  outgoing_ += '\n';
+  Write();
+}
+
+void WorkerProcess::Write() {
+  if (!writing_.empty() || outgoing_.empty() || socket_over_) return;
+  writing_.swap(outgoing_);
+  boost::asio::async_write(socket_, boost::asio::buffer(writing_),
+                           [self = shared_from_this()](const error_code& error, size_t) {
+                             self->writing_.clear();
+                             if (!error) self->Write();
+                           });
+}
+
+void WorkerProcess::Read() {
+  socket_.async_read_some(
+      boost::asio::buffer(incoming_),
+      [self = shared_from_this()](const error_code& error, size_t size) {
+        if (error) return self->OnSocketEnd();
+        self->last_heard_ = Clock::now();
+        const absl::Status fed = self->decoder_.Feed({self->incoming_.data(), size});
+        while (std::optional<std::string> line = self->decoder_.Next()) {
+          absl::StatusOr<FromWorker> message = DecodeFromWorker(*line);
+          if (!message.ok()) {
+            self->Kill(fmt::format("sent what is no message ({}) and was killed",
+                                   std::string(message.status().message())));
+            return self->OnSocketEnd();
+          }
+          self->callbacks_.on_message(*std::move(message));
+        }
+        if (!fed.ok()) {
+          self->Kill("sent a line longer than 1 MiB and was killed");
+          return self->OnSocketEnd();
+        }
+        self->Read();
+      });
+}
+
+void WorkerProcess::Kill(const std::string& why) {
+  if (exited_) return;
+  if (why_.empty()) why_ = why;
+  kill(pid_, SIGKILL);  // not reaped yet, so the pid is still its own
+}
+
+void WorkerProcess::Finish() {
+  if (exited_ || socket_over_) return;
+  error_code ignored;
+  socket_.shutdown(Socket::shutdown_send, ignored);
+  timer_.expires_after(kEndTogether);
+  timer_.async_wait([self = shared_from_this()](const error_code& error) {
+    if (!error) self->Kill("did not end when it should");
+  });
+}
+
+void WorkerProcess::OnSocketEnd() {
+  if (socket_over_) return;
+  socket_over_ = true;
+  error_code ignored;
+  socket_.close(ignored);
+  if (!exited_) {
+    timer_.expires_after(kEndTogether);
+    timer_.async_wait([self = shared_from_this()](const error_code& error) {
+      if (!error) self->Kill("closed its socket without ending");
+    });
+  }
+  ReportIfOver();
+}
+
+void WorkerProcess::WatchExit() {
+  process_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                      [self = shared_from_this()](const error_code& error) {
+                        if (!error) self->OnExit();
+                      });
+}
+
+void WorkerProcess::OnExit() {
+  siginfo_t end{};
+  if (waitid(P_PIDFD, static_cast<id_t>(process_.native_handle()), &end, WEXITED) != 0) {
+    if (errno == EINTR) return WatchExit();
+  }
+  exited_ = true;
+  if (why_.empty()) why_ = DescribeEnd(end);
+  error_code ignored;
+  process_.close(ignored);
+  if (!socket_over_) {
+    // What it said last may still be unread; the end of the socket follows, unless somebody else
+    // holds it open.
+    timer_.expires_after(kEndTogether);
+    timer_.async_wait([self = shared_from_this()](const error_code& error) {
+      if (!error) self->OnSocketEnd();
+    });
+  }
+  ReportIfOver();
+}
+
+void WorkerProcess::ReportIfOver() {
+  if (!socket_over_ || !exited_ || reported_) return;
+  reported_ = true;
+  timer_.cancel();
+  callbacks_.on_exit(why_);
+  callbacks_ = {};
+}
+
+}  // namespace tiny_knn
