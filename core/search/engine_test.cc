@@ -148,5 +148,79 @@ TEST(EngineTest, EndsWithTheSinksError) {
   EXPECT_EQ(engine.batches.size(), 1U);
 }
 
+// Keeps the docs of searches that went well.
+class WarmFakeEngine : public FakeEngine {
+ public:
+  std::vector<std::string> calls;
+  absl::Status start;
+  bool out_of_memory = false;
+
+ protected:
+  absl::Status StartWarmSearch(WarmDocs&, const RowSource& docs, const SearchParams&,
+                               const SearchPlan&) override {
+    calls.push_back("start " + docs.name());
+    return start;
+  }
+  void EndWarmSearch(bool complete) override { calls.push_back(complete ? "keep" : "drop"); }
+  absl::Status SearchBatch(RowSource& queries, int64_t first_query, int64_t num_queries,
+                           RowSource& docs, const SearchParams& params, const SearchPlan& plan,
+                           Progress& progress, const TopKView& out, SearchReport& report) override {
+    calls.emplace_back("batch");
+    if (out_of_memory) throw std::bad_alloc();
+    return FakeEngine::SearchBatch(queries, first_query, num_queries, docs, params, plan, progress,
+                                   out, report);
+  }
+};
+
+struct FakeWarmDocs : WarmDocs {
+  bool filled() const override { return false; }
+  int64_t bytes() const override { return 0; }
+};
+
+TEST(EngineTest, KeepsWarmDocsOfWholeSearchesOnly) {
+  const auto queries = Source("q.npy", 10, 4);
+  const auto docs = Source("d.npy", 10, 4);
+  SearchPlan plan;
+  plan.query_batch = 5;
+  FakeWarmDocs warm;
+  WarmFakeEngine engine;
+  CollectingSink sink;
+  const auto calls = [&] {
+    const absl::Status status =
+        engine.Search(*queries, *docs, {.k = 2}, plan, nullptr, sink, &warm).status();
+    engine.calls.push_back(status.ok() ? "ok" : "failed");
+    sink.indices.clear();
+    return std::exchange(engine.calls, {});
+  };
+  using testing::ElementsAre;
+  EXPECT_THAT(calls(), ElementsAre("start d.npy", "batch", "batch", "keep", "ok"));
+  sink.result = absl::ResourceExhaustedError("disk full");
+  EXPECT_THAT(calls(), ElementsAre("start d.npy", "batch", "drop", "failed"));
+  sink.result = absl::OkStatus();
+  engine.out_of_memory = true;
+  EXPECT_THAT(calls(), ElementsAre("start d.npy", "batch", "drop", "failed"));
+  engine.start = absl::InternalError("others");
+  EXPECT_THAT(calls(), ElementsAre("start d.npy", "failed"));
+  // Not without warm docs, and not for a question that is refused.
+  EXPECT_FALSE(engine.Search(*queries, *docs, {.k = 11}, plan, nullptr, sink, &warm).ok());
+  engine.out_of_memory = false;
+  EXPECT_TRUE(engine.Search(*queries, *docs, {.k = 2}, plan, nullptr, sink).ok());
+  EXPECT_THAT(engine.calls, ElementsAre("batch", "batch"));
+}
+
+TEST(EngineTest, RefusesWarmDocsUnlessItKeepsSome) {
+  const auto queries = Source("q.npy", 10, 4);
+  const auto docs = Source("d.npy", 10, 4);
+  SearchPlan plan;
+  plan.query_batch = 5;
+  FakeWarmDocs warm;
+  FakeEngine engine;
+  CollectingSink sink;
+  EXPECT_EQ(engine.MakeWarmDocs({}, plan), nullptr);
+  const auto report = engine.Search(*queries, *docs, {.k = 2}, plan, nullptr, sink, &warm);
+  EXPECT_EQ(report.status().code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(engine.batches.empty());
+}
+
 }  // namespace
 }  // namespace tiny_knn
