@@ -17,6 +17,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "core/io/unique_fd.h"
 #include "daemon/protocol/daemon_paths.h"
 #include "daemon/protocol/line_decoder.h"
 #include "fmt/format.h"
@@ -69,7 +70,7 @@ struct DaemonClient::State {
 
   Options options;
   std::string path;
-  int fd = -1;
+  UniqueFd fd;
   int64_t last_id = 0;
   std::string unsent;
   LineDecoder decoder;
@@ -78,13 +79,6 @@ struct DaemonClient::State {
   std::deque<JobEvent> events;
   size_t coalesce_beyond = kMostKeptEvents;
   HelloReply hello;
-
-  State() = default;
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
-  ~State() {
-    if (fd >= 0) close(fd);
-  }
 
   absl::Status Connect(const std::string& socket_path);
   absl::Status SayHello();
@@ -104,14 +98,14 @@ struct DaemonClient::State {
 absl::Status DaemonClient::State::Connect(const std::string& socket_path) {
   if (absl::Status status = CheckSocketPath(socket_path); !status.ok()) return status;
   path = socket_path;
-  fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return absl::UnavailableError(fmt::format("no socket: {}", ErrorText(errno)));
+  fd = UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.valid()) return absl::UnavailableError(fmt::format("no socket: {}", ErrorText(errno)));
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   const Clock::time_point deadline = Clock::now() + options.reply_timeout;
   // A full backlog says EAGAIN, and poll() does not know when there is room.
-  while (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+  while (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
     if (errno != EAGAIN && errno != EINTR) return ExplainConnect(path, errno);
     if (options.interrupted()) return absl::CancelledError("interrupted");
     if (Clock::now() >= deadline) {
@@ -241,7 +235,7 @@ absl::StatusOr<bool> DaemonClient::State::Wait(const Deadline& deadline, int16_t
       const auto left = std::chrono::ceil<milliseconds>(*deadline - Clock::now());
       pause = std::clamp(left, milliseconds(0), pause);
     }
-    pollfd polled = {.fd = fd, .events = events_wanted, .revents = 0};
+    pollfd polled = {.fd = fd.get(), .events = events_wanted, .revents = 0};
     const int ready = poll(&polled, 1, static_cast<int>(pause.count()));
     if (ready > 0) {
       *readable = (polled.revents & (POLLIN | POLLHUP | POLLERR)) != 0;
@@ -255,7 +249,7 @@ absl::StatusOr<bool> DaemonClient::State::Wait(const Deadline& deadline, int16_t
 }
 
 void DaemonClient::State::SendSome() {
-  const ssize_t sent = send(fd, unsent.data(), unsent.size(), MSG_NOSIGNAL);
+  const ssize_t sent = send(fd.get(), unsent.data(), unsent.size(), MSG_NOSIGNAL);
   if (sent >= 0) {
     unsent.erase(0, static_cast<size_t>(sent));
   } else if (errno != EAGAIN && errno != EINTR) {
@@ -265,7 +259,7 @@ void DaemonClient::State::SendSome() {
 
 void DaemonClient::State::ReadSome() {
   std::array<char, 65536> bytes;  // NOLINT(*-member-init): read() fills it
-  const ssize_t count = read(fd, bytes.data(), bytes.size());
+  const ssize_t count = read(fd.get(), bytes.data(), bytes.size());
   if (count > 0) {
     const absl::Status fed = decoder.Feed({bytes.data(), static_cast<size_t>(count)});
     if (fed.ok()) return;
