@@ -8,27 +8,34 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "core/io/unique_fd.h"
 
 namespace tiny_knn {
 
 inline constexpr int64_t kMostLogBytes = int64_t{1} << 20;
+// Of one line, its end included; longer ones are cut and end in "...".
+inline constexpr int64_t kMostLogLineBytes = int64_t{64} << 10;
 
 // Files `{folder}/{job}.log`, mode 0600. Not durable on purpose: a log is worth no sync. Errors of
-// the disk while appending are swallowed; a job never fails for its log. Thread-compatible.
+// the disk while appending are swallowed; a job never fails for its log. What lies in the folder
+// and is no regular file of ours, a symbolic link say, is neither read nor written.
+// Thread-compatible.
 class JobLogs {
  public:
-  // Makes `folder` if it is not there. PermissionDenied, ResourceExhausted, ...
+  // Makes `folder` (mode 0700) if it is not there; the folder above it must be. PermissionDenied if
+  // it is a link, another user's, or open to others.
   static absl::StatusOr<JobLogs> Open(std::string folder);
 
   // Adds `line` and a line end; control characters become '?'. At the limit a last line says that
-  // the rest was left out.
+  // the rest was left out. A line that the disk has no room for is left out whole.
   void Append(int64_t job, std::string_view line);
 
   struct Piece {
-    std::string text;  // whole lines
+    std::string text;  // whole lines; part of one if it alone is longer than most_bytes
     int64_t next_offset = 0;
   };
   // At most `most_bytes` from `offset`; empty at the end and for a job that said nothing.
+  // InvalidArgument for a negative offset or most_bytes below 1.
   absl::StatusOr<Piece> Read(int64_t job, int64_t offset, int64_t most_bytes) const;
 
   void Remove(int64_t job);
@@ -41,10 +48,11 @@ class JobLogs {
   }
 
  private:
-  explicit JobLogs(std::string folder) : folder_(std::move(folder)) {}
+  JobLogs(std::string folder, UniqueFd folder_fd)
+      : folder_(std::move(folder)), folder_fd_(std::move(folder_fd)) {}
   std::vector<int64_t> Jobs() const;
-  std::string PathOf(int64_t job) const;
-  std::string folder_;
+  std::string folder_;  // for messages
+  UniqueFd folder_fd_;
 };
 
 }  // namespace tiny_knn

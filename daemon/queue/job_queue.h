@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -28,12 +29,14 @@ namespace tiny_knn {
 
 struct QueueLimits {
   int64_t queued_jobs_per_uid = 20000;
+  int64_t queued_bytes_per_uid = int64_t{64} << 20;  // of memory that those take
   int64_t finished_jobs_per_uid = 1000;
   double finished_seconds = 30 * 24 * 3600.0;
   int crashes = 3;  // a job that was running when the daemon died is queued again so often
 };
 
-// How a job ended.
+// How a job ended. Texts come from a worker, that is from its user: what is longer than these jobs
+// need is cut or left out.
 struct JobOutcome {
   JobState state = JobState::kDone;  // a finished one
   std::string error_code;
@@ -50,8 +53,8 @@ struct JobOutcome {
 class JobQueue {
  public:
   // `wall_clock`: seconds since 1970. Loads the journal: a job that was running is queued again
-  // with leftover_attempt set, or failed ("crashed the daemon 3 times") when it has used up its
-  // chances; written with the first Flush, which Open does.
+  // with leftover_attempt set, or failed ("aborted") when it has used up its chances; written with
+  // the first Flush, which Open does. A disk without space is no error here: those changes wait.
   static absl::StatusOr<std::unique_ptr<JobQueue>> Open(std::unique_ptr<Journal> journal,
                                                         const QueueLimits& limits,
                                                         std::function<double()> wall_clock);
@@ -60,8 +63,10 @@ class JobQueue {
     int64_t job = 0;
     bool existed = false;  // the same uid has submitted the same spec under this key before
   };
-  // The job is visible by Find and Order at once, durable after Flush. kQueueFull, kKeyConflict,
-  // kJournalFull, kJournalFailed, kBadRequest (no output path). `spec_json` is request.spec's.
+  // The job is visible by Find and Order at once, durable after Flush (also one that `existed`: it
+  // may have been submitted since the last Flush). kQueueFull, kKeyConflict, kJournalFull,
+  // kJournalFailed, kBadRequest (no output path, or a value that no client's decoder lets through).
+  // `spec_json` is request.spec's.
   std::variant<Submitted, ErrorReply> Submit(int64_t uid, const SubmitRequest& request,
                                              std::string spec_json);
 
@@ -78,16 +83,19 @@ class JobQueue {
   void Requeue(int64_t job, bool left_temporary);
   // The temporary file of leftover_attempt is gone.
   void ForgetLeftover(int64_t job);
-  // Forgets the finished jobs of `uid` (nothing: of everyone); returns their ids.
+  // Forgets the finished jobs of `uid` (nothing: of everyone); returns their ids. Those stay whose
+  // outcome is not in the journal yet, or whose temporary file (leftover_attempt) is still there.
   std::vector<int64_t> Clean(std::optional<int64_t> uid);
-  // Forgets finished jobs beyond the limits of retention; returns their ids.
+  // Forgets finished jobs beyond the limits of retention, those that finished first; returns their
+  // ids. Costs a look at each user when there is nothing to do.
   std::vector<int64_t> Expire();
 
   bool has_changes() const { return !changed_.empty() || !deleted_.empty(); }
 
   // One transaction. On an error: submissions since the last Flush are undone and listed in
-  // `undone`, starts are undone (queued again, same attempt), outcomes stay as they are and are
-  // written by a later Flush. Whoever holds replies for them answers accordingly.
+  // `undone_submissions`, starts are undone (queued again, same attempt), outcomes stay as they are
+  // and are written by a later Flush. Whoever holds replies for them answers accordingly. No job is
+  // in both lists; an undone submission is unknown to Find.
   struct FlushResult {
     absl::Status status;
     std::vector<int64_t> undone_submissions;
@@ -105,12 +113,29 @@ class JobQueue {
  private:
   JobQueue(std::unique_ptr<Journal> journal, const QueueLimits& limits,
            std::function<double()> wall_clock);
+  // What the journal does not know of a job yet.
   struct Change {
-    bool inserted = false;      // not in the journal yet
-    bool started = false;       // queued -> running since the last Flush
-    std::optional<Job> before;  // as the journal has it
+    bool inserted = false;  // the job itself
+    // Queued -> running since the last Flush, from these values.
+    bool started = false;
+    int attempt_before = 0;
+    std::optional<double> started_at_before;
+    bool other = false;  // anything that a failed Flush keeps
   };
-  Job& Touch(int64_t job);  // remembers it as it was; for changing it
+  struct Waiting {
+    int64_t jobs = 0;
+    int64_t bytes = 0;
+  };
+  absl::Status Restore(std::vector<Job> jobs);
+  void RestoreRunning(Job& job);
+  // Into and out of the waiting jobs.
+  void Enqueue(const Job& job);
+  void Dequeue(const Job& job);
+  // The job and its change; null if no job has this id.
+  Job* Touch(int64_t job, Change** change);
+  // Out of memory and, if it is there, out of the journal.
+  void Forget(int64_t job, bool in_journal);
+  void Undo(FlushResult& result);
 
   std::unique_ptr<Journal> journal_;
   const QueueLimits limits_;
@@ -118,7 +143,8 @@ class JobQueue {
   int64_t next_id_ = 1;
   std::map<int64_t, Job> jobs_;
   std::map<std::pair<int64_t, std::string>, int64_t> by_key_;  // (uid, key)
-  std::map<int64_t, int64_t> queued_by_uid_;
+  std::map<int64_t, Waiting> waiting_by_uid_;
+  std::map<int64_t, std::deque<int64_t>> finished_by_uid_;  // in the order in which they finished
   Scheduler scheduler_;
   std::map<int64_t, Change> changed_;
   std::vector<int64_t> deleted_;

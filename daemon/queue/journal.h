@@ -30,7 +30,7 @@ using JournalChange = std::variant<InsertJob, UpdateJob, DeleteJob>;
 
 enum class JournalHealth {
   kOk,
-  kFull,    // the last write found no space; it may succeed again
+  kFull,    // a write found no space and the reserve is given up; the next may succeed again
   kFailed,  // a sync or the database failed: nothing will be written any more
 };
 
@@ -38,9 +38,11 @@ enum class JournalHealth {
 class Journal {
  public:
   // Opens or makes the journal in `folder`, which exists and is this user's alone, and checks its
-  // schema; an older one is migrated. Errors name the file: FailedPrecondition (a newer schema,
-  // another process holds it, a network file system that cannot lock), PermissionDenied,
-  // ResourceExhausted, DataLoss (damaged: says to move it away).
+  // schema; an older one is migrated. What an earlier process committed, or may have, is synced
+  // again. Errors name the file: FailedPrecondition (a newer schema, another process holds it, a
+  // network file system that cannot lock), NotFound, PermissionDenied, ResourceExhausted, DataLoss
+  // (damaged: says to move it away). A disk without space is no error when nothing needs to be
+  // written: health() is kFull.
   static absl::StatusOr<std::unique_ptr<Journal>> Open(const std::string& folder);
   ~Journal();
   Journal(const Journal&) = delete;
@@ -59,13 +61,17 @@ class Journal {
 
   // All of the changes in one transaction, durable when this returns OK; none of them otherwise.
   // ResourceExhausted (no space; the reserve is given up first) leaves the journal usable, any
-  // other error makes health() kFailed: after a failed sync nobody knows what is on disk, so
-  // nothing is tried again.
+  // other error makes health() kFailed: after a failed sync nobody knows what is on disk (the next
+  // process may find these changes there), so nothing is tried again, not even when closing.
   absl::Status Write(const std::vector<JournalChange>& changes);
 
   JournalHealth health() const;
-  // Takes the reserve back once there is space again. Called now and then; cheap.
+  // Takes the reserve back once there is space again (twice as much as it takes), after which
+  // health() is kOk again. Called now and then; cheap.
   void RestoreReserve();
+
+  // The database, for messages.
+  const std::string& path() const;
 
  private:
   struct State;

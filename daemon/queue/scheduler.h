@@ -2,22 +2,31 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <map>
 #include <optional>
-#include <set>
-#include <utility>
+#include <tuple>
+#include <unordered_map>
 #include <vector>
 
 namespace tiny_knn {
 
 // Order: priority, then the user who has used the device least, then the order of submission.
-// Thread-compatible; every call costs at most the logarithm of what waits, but for users.
+// Thread-compatible; every call costs at most the logarithm of what waits, but for users and their
+// priorities, and for Order.
 class Scheduler {
  public:
+  // What a user has used counts half after the device was busy, for whomever, for so long. Without
+  // that, a user who comes back after a month would own the device for as long as the others had
+  // it.
+  static constexpr double kHalfLifeSeconds = 8 * 3600.0;
+
+  // `job`: greater is later. One that waits already takes the new user and priority.
   void Add(int64_t job, int64_t uid, int priority);
   void Remove(int64_t job);  // one that does not wait is ignored
 
-  // The device was used by that user for so long.
+  // The device was used by that user for so long. What is not a positive number is ignored.
   void Charge(int64_t uid, double device_seconds);
 
   // The job to run next; nothing when none waits.
@@ -26,11 +35,12 @@ class Scheduler {
   // How many jobs will run before `job` if nothing changes, and how many of them are each user's.
   struct Position {
     int64_t jobs_before = 0;
-    std::map<int64_t, int64_t> by_uid;
+    std::map<int64_t, int64_t> by_uid;  // only users with one or more
   };
   std::optional<Position> PositionOf(int64_t job) const;
 
-  // Every waiting job in the order in which they will run.
+  // Every waiting job in the order in which they will run. Sorts: to show many positions, call it
+  // once rather than PositionOf for each.
   std::vector<int64_t> Order() const;
 
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
@@ -40,10 +50,15 @@ class Scheduler {
     int64_t uid = 0;
     int priority = 0;
   };
-  std::map<int64_t, Entry> entries_;  // by job
-  // (-priority, job) of each user's waiting jobs.
-  std::map<int64_t, std::set<std::pair<int, int64_t>>> waiting_;
-  std::map<int64_t, double> used_seconds_;  // by uid
+  // One user's waiting jobs: by falling priority, ascending.
+  using Levels = std::map<int, std::deque<int64_t>, std::greater<>>;
+  // What the order compares: smaller runs earlier.
+  using Rank = std::tuple<int, double, int64_t>;
+  double UsedSeconds(int64_t uid) const;
+
+  std::unordered_map<int64_t, Entry> entries_;  // by job
+  std::map<int64_t, Levels> waiting_;           // by uid; no empty ones
+  std::map<int64_t, double> used_seconds_;      // by uid
 };
 
 }  // namespace tiny_knn
