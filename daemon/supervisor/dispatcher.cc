@@ -45,7 +45,8 @@ Dispatcher::Dispatcher(boost::asio::io_context& loop, const SupervisorOptions& o
                  queue_->ForgetLeftover(job);
                  ScheduleFlush();
                },
-               [this] { ScheduleFlush(); }}),
+               [this] { ScheduleFlush(); }},
+              JobRunner::Timing{}),
       retry_timer_(loop),
       expire_timer_(loop),
       grace_timer_(loop) {}

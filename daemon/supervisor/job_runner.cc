@@ -16,23 +16,20 @@ namespace {
 
 using boost::system::error_code;
 
-// Between asking a job to end and killing its worker.
-constexpr std::chrono::seconds kPatience(5);
-constexpr std::chrono::seconds kSilenceCheck(2);
 // No worker came up for so many tries: then it is not worth a job's time.
 constexpr int kMostFailedStarts = 3;
-constexpr std::chrono::milliseconds kFirstBackoff(100);
-constexpr std::chrono::milliseconds kLongestBackoff(30000);
 
 }  // namespace
 
 JobRunner::JobRunner(boost::asio::io_context& loop, const SupervisorOptions& options,
-                     WorkerBinary binary, std::vector<std::string> environment, Callbacks callbacks)
+                     WorkerBinary binary, std::vector<std::string> environment, Callbacks callbacks,
+                     const Timing& timing)
     : loop_(loop),
       options_(options),
       binary_(std::move(binary)),
       environment_(std::move(environment)),
       callbacks_(std::move(callbacks)),
+      timing_(timing),
       end_timer_(loop),
       silence_timer_(loop),
       idle_timer_(loop),
@@ -74,6 +71,7 @@ void JobRunner::Begin() {
       if (!error) AskToEnd(Ending::kOutOfTime);
     });
   }
+  untried_ = worker_ != nullptr && greeted_;
   if (worker_ == nullptr) {
     greeted_ = false;
     absl::StatusOr<std::shared_ptr<WorkerProcess>> worker =
@@ -99,13 +97,13 @@ void JobRunner::Begin() {
 }
 
 void JobRunner::Watch() {
-  silence_timer_.expires_after(kSilenceCheck);
+  silence_timer_.expires_after(timing_.silence_check);
   silence_timer_.async_wait([this](const error_code& error) {
     if (error || worker_ == nullptr || !task_) return;
     // If we were stopped ourselves, what it said in the meantime is still to be read.
-    if (worker_->silence() > std::chrono::seconds(kWorkerSilenceSeconds) &&
-        !worker_->has_unread()) {
-      worker_->Kill(fmt::format("was silent for {} s and was killed", kWorkerSilenceSeconds));
+    if (worker_->silence() > timing_.silence && !worker_->has_unread()) {
+      worker_->Kill(fmt::format("was silent for {} s and was killed",
+                                std::chrono::duration<double>(timing_.silence).count()));
     }
     Watch();
   });
@@ -115,6 +113,7 @@ void JobRunner::OnMessage(FromWorker message) {
   if (const auto* hello = std::get_if<WorkerHello>(&message)) return OnHello(*hello);
   // A worker may say anything; only what is about its task counts.
   if (!greeted_ || !task_ || worker_ == nullptr) return;
+  if (!std::holds_alternative<WorkerAlive>(message)) untried_ = false;
   if (const auto* progress = std::get_if<WorkerProgress>(&message)) {
     if (progress->job != task_->id || removing_ || progress->pairs_total <= 0) return;
     progress_ = std::clamp(
@@ -141,10 +140,9 @@ void JobRunner::OnHello(const WorkerHello& hello) {
   if (!task_) return;
   // Begin goes on from where it waited; the clock has been running.
   const Clock::time_point started = started_;
-  const Ending ending = ending_;
   Begin();
   started_ = started;
-  if (ending != Ending::kNone) AskToEnd(ending);
+  untried_ = false;
 }
 
 void JobRunner::OnFinished(WorkerFinished finished) {
@@ -204,7 +202,9 @@ void JobRunner::OnWorkerDied(const std::string& why) {
   releasing_ = false;
   std::optional<JobOutcome> outcome;
   if (!removing_ && ending_ != Ending::kAbandoned) {
-    if (started) {
+    if (started && untried_) {
+      ++deaths_;  // it died between two jobs: this one never began
+    } else if (started) {
       ++deaths_;
       outcome = Failure(absl::StatusCode::kAborted, fmt::format("the worker {}", why), true);
     } else if (++failed_starts_ >= kMostFailedStarts) {
@@ -226,7 +226,8 @@ void JobRunner::OnWorkerDied(const std::string& why) {
   if (deaths_ > 1) {
     backing_off_ = true;
     const int doublings = std::min(deaths_ - 2, 10);
-    backoff_timer_.expires_after(std::min(kFirstBackoff * (1 << doublings), kLongestBackoff));
+    backoff_timer_.expires_after(
+        std::min(timing_.first_backoff * (1 << doublings), timing_.longest_backoff));
     backoff_timer_.async_wait([this](const error_code& error) {
       if (error) return;
       backing_off_ = false;
@@ -274,7 +275,7 @@ void JobRunner::AskToEnd(Ending ending) {
   // One that has not said hello has nothing to give up.
   if (worker_ != nullptr && !greeted_) return worker_->Kill("was cancelled before it had started");
   if (worker_ != nullptr) worker_->Send(WorkerCancel{task_->id});
-  end_timer_.expires_after(kPatience);
+  end_timer_.expires_after(timing_.patience);
   end_timer_.async_wait([this](const error_code& error) {
     if (!error && worker_ != nullptr) worker_->Kill("did not stop when asked to and was killed");
   });

@@ -40,8 +40,19 @@ class JobRunner {
     std::function<void()> on_ready;  // ready() has become true
   };
 
+  // How long things may take; tests are less patient.
+  struct Timing {
+    // Between asking a job to end and killing its worker.
+    std::chrono::milliseconds patience = std::chrono::seconds(5);
+    std::chrono::milliseconds silence = std::chrono::seconds(kWorkerSilenceSeconds);
+    std::chrono::milliseconds silence_check = std::chrono::seconds(2);
+    // Before a worker is started again after the second that died in a row; doubled with each one.
+    std::chrono::milliseconds first_backoff = std::chrono::milliseconds(100);
+    std::chrono::milliseconds longest_backoff = std::chrono::seconds(30);
+  };
+
   JobRunner(boost::asio::io_context& loop, const SupervisorOptions& options, WorkerBinary binary,
-            std::vector<std::string> environment, Callbacks callbacks);
+            std::vector<std::string> environment, Callbacks callbacks, const Timing& timing);
   ~JobRunner();
 
   // Whether Run or RemoveLeftover may be called.
@@ -85,6 +96,7 @@ class JobRunner {
   const WorkerBinary binary_;
   const std::vector<std::string> environment_;
   const Callbacks callbacks_;
+  const Timing timing_;
   boost::asio::steady_timer end_timer_;  // the job's time is up, or it was asked to end
   boost::asio::steady_timer silence_timer_;
   boost::asio::steady_timer idle_timer_;     // then the worker is released
@@ -94,6 +106,7 @@ class JobRunner {
   bool greeted_ = false;    // the worker has said hello
   bool releasing_ = false;  // it was told to end
   std::optional<RunningJob> task_;
+  bool untried_ = false;  // sent to a worker that had served others, and not heard of since
   bool removing_ = false;  // the task is to remove its leftover, not to run it
   Ending ending_ = Ending::kNone;
   Clock::time_point started_;

@@ -3,10 +3,10 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/ioctl.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -156,7 +156,8 @@ absl::StatusOr<std::shared_ptr<WorkerProcess>> WorkerProcess::Start(
     return absl::UnavailableError(
         fmt::format("cannot start a worker process: {}", std::strerror(errno)));
   }
-  UniqueFd process(pidfd_open(pid, 0));
+  // Not the function of that name: glibc 2.36 declares it for C only.
+  UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   Socket socket(loop);
   error_code error;
   if (process.valid()) {
