@@ -1,28 +1,27 @@
 // Docs kept from one job for the next: which, how many bytes, and when they have to go.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/matrix/dtype.h"
 #include "core/search/engine.h"
 #include "core/search/search.h"
 #include "daemon/protocol/client_messages.h"
+#include "daemon/worker/file_version.h"
 
 namespace tiny_knn {
 
 // The same key, the same prepared docs: which file it was, byte for byte as far as the file system
 // can tell, and what it was prepared for.
 struct WarmKey {
-  uint64_t device = 0;
-  uint64_t inode = 0;
-  int64_t size = 0;
-  int64_t mtime_ns = 0;
-  int64_t ctime_ns = 0;
+  FileVersion file;
   std::optional<DType> input_dtype;
   DType compute_dtype = DType::kFloat32;
   Metric metric = Metric::kInnerProduct;
@@ -33,23 +32,30 @@ struct WarmKey {
 // Least recently used docs go first. Thread-compatible.
 class WarmCache {
  public:
+  // So many are kept, however small: what is kept is reported in one message.
+  static constexpr size_t kMostEntries = 32;
+
   // What was kept under `key`, or null. Marks it as used.
   WarmDocs* Find(const WarmKey& key);
 
-  // Takes docs to be filled by the job about to run. The pointer stays valid until they are
-  // evicted.
+  // Takes docs to be filled by the job about to run, in place of what was kept under `key`. The
+  // pointer stays valid until they are evicted or dropped. `docs_path`: as Describe gives it.
   WarmDocs* Add(const WarmKey& key, std::string docs_path, std::unique_ptr<WarmDocs> docs);
 
   // Evicts the least recently used ones, never `keep` (may be null), until at most `bytes` are
   // kept. Whether that was possible.
   bool EvictTo(int64_t bytes, const WarmDocs* keep);
 
-  // Drops everything that no search has filled, and every version of the file of `key` but `key`'s.
+  void Drop(const WarmDocs* docs);
+  void DropAll();
+  // Everything that no search has filled, every version of the file of `key` but `key`'s, and what
+  // belongs to an engine that is about to be closed.
   void DropUnfilled();
   void DropOtherVersions(const WarmKey& key);
+  void DropOfEngine(std::string_view engine);
 
   int64_t bytes() const;  // of all that is kept, unfilled ones as they will be
-  std::vector<WarmDocsStats> Describe() const;
+  std::vector<WarmDocsStats> Describe() const;  // most recently used first
 
  private:
   struct Entry {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "daemon/worker/job_runner.h"
 
 namespace tiny_knn {
 
@@ -19,7 +20,11 @@ struct WorkerOptions {
 };
 
 // Returns when the supervisor has closed the socket and no job runs. Errors: the socket failed, or
-// the supervisor sent what is not a message.
+// the supervisor is gone or sent what is not a message. From then on SIGINT, SIGHUP, SIGPIPE and
+// SIGXFSZ are ignored, and the process dies with its parent.
 absl::Status RunWorker(const WorkerOptions& options);
+
+// The same with jobs run in another way, for tests; `runner` says the device.
+absl::Status RunWorkerWith(int socket, const JobRunnerOptions& runner);
 
 }  // namespace tiny_knn

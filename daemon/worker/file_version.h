@@ -1,0 +1,30 @@
+// Which file it is, and which of its contents, as far as the file system can tell.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace tiny_knn {
+
+struct FileVersion {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  int64_t size = 0;
+  int64_t mtime_ns = 0;  // since 1970
+  int64_t ctime_ns = 0;
+  bool operator==(const FileVersion&) const = default;
+};
+
+// Of the regular file at `path` now; nothing where there is none that can be seen.
+std::optional<FileVersion> StatFileVersion(const std::string& path);
+
+// Whether every later change will give the file another version. A file changed a moment ago may
+// change again within one tick of the clock that stamps it, and one from the future may get the
+// same stamp later. `now_ns`: since 1970, taken before or with the version. Pure.
+bool IsSettled(const FileVersion& version, int64_t now_ns);
+
+// Since 1970 by the machine's clock.
+int64_t WallClockNs();
+
+}  // namespace tiny_knn

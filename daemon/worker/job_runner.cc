@@ -1,0 +1,223 @@
+#include "daemon/worker/job_runner.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <new>
+#include <optional>
+#include <utility>
+
+#include "core/job/job_paths.h"
+#include "core/job/job_report.h"
+#include "core/job/machine_limits.h"
+#include "daemon/protocol/status_code_name.h"
+#include "fmt/format.h"
+
+namespace tiny_knn {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A batch of so many queries keeps the cores busy, however many batches there are.
+constexpr int64_t kEnoughQueries = 1024;
+
+mode_t ReadUmask() {
+  const mode_t mask = umask(022);
+  umask(mask);
+  return mask;
+}
+
+// A file that cannot be read as what it says it is: bad input, as for `run`.
+absl::Status AsBadInput(const absl::Status& status) {
+  if (!absl::IsDataLoss(status)) return status;
+  return absl::InvalidArgumentError(std::string(status.message()));
+}
+
+// Of one line, whatever a file's name holds.
+std::string OneLine(const std::string& text) {
+  std::string line;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7F) {
+      line += fmt::format("\\x{:02x}", byte);
+    } else {
+      line += c;
+    }
+  }
+  return line;
+}
+
+// "cuda" is the first device.
+std::string DeviceName(const std::string& device) { return device == "cuda" ? "cuda:0" : device; }
+
+// The device that a job asks for, within the daemon's: that is all it may have, the CPU besides.
+absl::StatusOr<std::string> NarrowDevice(const std::string& job, const std::string& daemon) {
+  if (job == "auto") return DeviceName(daemon);
+  if (job == "cpu" || daemon == "auto") return DeviceName(job);
+  if (job == "cuda" && daemon.starts_with("cuda")) return DeviceName(daemon);
+  if (DeviceName(job) == DeviceName(daemon)) return DeviceName(job);
+  return absl::InvalidArgumentError(
+      fmt::format("device '{}': this daemon uses {} only; submit with --device auto", job, daemon));
+}
+
+}  // namespace
+
+JobRunner::JobRunner(JobRunnerOptions options)
+    : options_(std::move(options)), own_umask_(ReadUmask()) {}
+
+WorkerFinished JobRunner::Run(const WorkerRun& run, JobListener& listener) {
+  const Clock::time_point start = Clock::now();
+  WorkerFinished finished;
+  finished.job = run.job;
+  absl::Status status;
+  try {
+    status = RunNarrowed(run, listener, finished);
+  } catch (const std::bad_alloc&) {
+    status = absl::ResourceExhaustedError(
+        "out of memory; submit with a smaller --memory-limit, which is what the search plans for");
+  }
+  if (absl::IsResourceExhausted(status)) {
+    cache_.DropAll();
+  } else {
+    cache_.DropUnfilled();
+  }
+  finished.error_code = std::string(StatusCodeName(status.code()));
+  finished.error = OneLine(std::string(status.message()));
+  finished.total_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  finished.warm_docs = cache_.Describe();
+  return finished;
+}
+
+absl::Status JobRunner::RunNarrowed(const WorkerRun& run, JobListener& listener,
+                                    WorkerFinished& finished) {
+  const absl::Status cancelled = absl::CancelledError("cancelled; nothing was written");
+  if (listener.cancelled()) return cancelled;
+  umask(run.spec.umask ? static_cast<mode_t>(*run.spec.umask) : own_umask_);
+  const Limits limits = Narrow(run);
+  const JobSpec& spec = limits.spec;
+
+  // Taken by name, before and after opening: had another file been there in between, it would have
+  // to have been put in place and taken away again by its owner.
+  const std::string docs_path = ResolvePath(spec, spec.docs_path);
+  const int64_t now_ns = options_.now_ns();
+  const std::optional<FileVersion> before = StatFileVersion(docs_path);
+  absl::StatusOr<PreparedJob> job = PrepareJob(spec);
+  if (!job.ok()) return AsBadInput(job.status());
+  const std::optional<FileVersion> after = StatFileVersion(docs_path);
+  finished.output_path = job->output_path;
+
+  absl::StatusOr<ChosenEngine> chosen = ChooseEngine(spec);
+  if (!chosen.ok()) return chosen.status();
+  Engine& engine = *chosen->engine;
+  finished.device = std::string(engine.device());
+  if (!chosen->note.empty()) listener.Log(OneLine("note: " + chosen->note));
+
+  WarmDocs* warm_docs = nullptr;
+  if (before && before == after && IsSettled(*before, now_ns)) {
+    const WarmKey key{.file = *before,
+                      .input_dtype = spec.input_dtype,
+                      .compute_dtype = spec.compute_dtype,
+                      .metric = spec.metric,
+                      .engine = chosen->name};
+    cache_.DropOtherVersions(key);
+    warm_docs = ChooseWarmDocs(limits, key, engine, *job);
+  } else {
+    cache_.EvictTo(limits.budget_bytes - job->plan.memory.total(), nullptr);
+  }
+  finished.docs = warm_docs != nullptr && warm_docs->filled() ? "warm" : "cold";
+
+  for (const std::string& line : PlanLines(spec, *job, engine.device())) {
+    listener.Log(OneLine(line));
+  }
+  listener.Log(fmt::format("{:<14}{}", "docs are", finished.docs));
+  absl::StatusOr<JobResult> result =
+      RunJob(spec, *job, engine,
+             {.progress = &listener, .warm_docs = warm_docs, .temporary_tag = run.temporary_tag});
+  if (absl::IsCancelled(result.status())) return cancelled;
+  if (!result.ok()) return result.status();
+  for (const std::string& note : JobNotes(spec, *job, *result)) {
+    listener.Log(OneLine("note: " + note));
+  }
+  finished.report_json = JobReportJson(*job, engine.device(), *result);
+  finished.search_seconds = result->search_seconds;
+  return absl::OkStatus();
+}
+
+JobRunner::Limits JobRunner::Narrow(const WorkerRun& run) const {
+  Limits limits{.spec = run.spec};
+  JobSpec& spec = limits.spec;
+  const int64_t most =
+      run.most_memory_bytes > 0 ? run.most_memory_bytes : std::numeric_limits<int64_t>::max();
+  // What is kept can be given up, so it counts as available.
+  limits.budget_bytes = std::min(most, DefaultMemoryLimit(AvailableMemoryBytes() + cache_.bytes()));
+  spec.memory_limit_bytes =
+      spec.memory_limit_bytes > 0 ? std::min(spec.memory_limit_bytes, most) : limits.budget_bytes;
+  if (run.most_threads > 0) {
+    spec.threads = std::min(spec.threads > 0 ? spec.threads : UsableCpus(), run.most_threads);
+  }
+  return limits;
+}
+
+absl::StatusOr<JobRunner::ChosenEngine> JobRunner::ChooseEngine(const JobSpec& spec) {
+  absl::StatusOr<std::string> device = NarrowDevice(spec.device, options_.device);
+  if (!device.ok()) return device.status();
+  const bool is_auto = *device == "auto";
+  std::string name = is_auto ? auto_name_ : *device;
+  auto kept = engines_.find(name);
+  if (kept != engines_.end() && kept->second.gpu_memory_bytes != spec.gpu_memory_bytes &&
+      kept->second.engine->device() != "cpu") {
+    cache_.DropOfEngine(name);
+    engines_.erase(kept);
+    kept = engines_.end();
+  }
+  if (kept == engines_.end()) {
+    absl::StatusOr<OpenedEngine> opened = options_.open_engine({*device, spec.gpu_memory_bytes});
+    if (!opened.ok()) return opened.status();
+    if (is_auto) {
+      name = opened->engine->device() == "cpu" ? "cpu" : "cuda:0";
+      auto_name_ = name;
+      auto_note_ = opened->note;
+    }
+    // Where "auto" turns out to be an engine that is open already, that one stays.
+    kept = engines_.try_emplace(name, KeptEngine{std::move(opened->engine), spec.gpu_memory_bytes})
+               .first;
+  }
+  return ChosenEngine{name, kept->second.engine.get(), is_auto ? auto_note_ : std::string()};
+}
+
+WarmDocs* JobRunner::ChooseWarmDocs(const Limits& limits, const WarmKey& key, const Engine& engine,
+                                    PreparedJob& job) {
+  WarmDocs* kept = cache_.Find(key);
+  std::unique_ptr<WarmDocs> made;
+  if (kept == nullptr) made = engine.MakeWarmDocs(job.shape, job.plan);
+  const WarmDocs* const wanted = kept != nullptr ? kept : made.get();
+  if (wanted != nullptr && !MakeRoomInPlan(limits, wanted->bytes(), job)) {
+    cache_.Drop(kept);
+    kept = nullptr;
+    made.reset();
+  }
+  if (made != nullptr) {
+    kept = cache_.Add(key, ResolvePath(limits.spec, limits.spec.docs_path), std::move(made));
+  }
+  cache_.EvictTo(limits.budget_bytes - job.plan.memory.total(), kept);
+  return kept;
+}
+
+bool JobRunner::MakeRoomInPlan(const Limits& limits, int64_t warm_bytes, PreparedJob& job) {
+  if (warm_bytes <= limits.budget_bytes - job.plan.memory.total()) return true;
+  if (warm_bytes >= limits.budget_bytes) return false;
+  // The planner takes what it may. Smaller batches cost little once the docs are warm, as long as
+  // they keep the cores busy.
+  JobSpec narrower = limits.spec;
+  narrower.memory_limit_bytes =
+      std::min(narrower.memory_limit_bytes, limits.budget_bytes - warm_bytes);
+  absl::StatusOr<SearchPlan> plan = PlanJob(narrower, job.shape);
+  if (!plan.ok() || plan->num_chunks > 1) return false;
+  if (plan->num_passes > job.plan.num_passes && plan->query_batch < kEnoughQueries) return false;
+  job.plan = *std::move(plan);
+  return true;
+}
+
+}  // namespace tiny_knn
