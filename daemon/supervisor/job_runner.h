@@ -106,7 +106,7 @@ class JobRunner {
   bool greeted_ = false;    // the worker has said hello
   bool releasing_ = false;  // it was told to end
   std::optional<RunningJob> task_;
-  bool untried_ = false;  // sent to a worker that had served others, and not heard of since
+  bool untried_ = false;   // sent to a worker that had served others, and not heard of since
   bool removing_ = false;  // the task is to remove its leftover, not to run it
   Ending ending_ = Ending::kNone;
   Clock::time_point started_;
