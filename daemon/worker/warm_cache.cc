@@ -43,10 +43,11 @@ void WarmCache::DropUnfilled() {
   entries_.remove_if([](const Entry& entry) { return !entry.docs->filled(); });
 }
 
-void WarmCache::DropOtherVersions(const WarmKey& key) {
+void WarmCache::DropOutdated(const FileVersion& file, const std::string& docs_path) {
   entries_.remove_if([&](const Entry& entry) {
-    const FileVersion& file = entry.key.file;
-    return file.device == key.file.device && file.inode == key.file.inode && file != key.file;
+    const FileVersion& kept = entry.key.file;
+    const bool same_file = kept.device == file.device && kept.inode == file.inode;
+    return kept != file && (same_file || entry.docs_path == docs_path);
   });
 }
 

@@ -48,10 +48,12 @@ class WarmCache {
 
   void Drop(const WarmDocs* docs);
   void DropAll();
-  // Everything that no search has filled, every version of the file of `key` but `key`'s, and what
-  // belongs to an engine that is about to be closed.
+  // Everything that no search has filled.
   void DropUnfilled();
-  void DropOtherVersions(const WarmKey& key);
+  // What can never be found again now that `file` is at `docs_path`: other versions of that file,
+  // and other files that were there.
+  void DropOutdated(const FileVersion& file, const std::string& docs_path);
+  // What belongs to an engine that is about to be closed.
   void DropOfEngine(std::string_view engine);
 
   int64_t bytes() const;  // of all that is kept, unfilled ones as they will be

@@ -76,7 +76,7 @@ void Remove(const WorkerRemove& remove, SupervisorLink& link) {
 
 }  // namespace
 
-absl::Status RunWorkerWith(int socket, const JobRunnerOptions& runner_options) {
+absl::Status RunWorkerWith(int socket, const WarmRunnerOptions& runner_options) {
   UniqueFd owned(socket);
   // The supervisor hears of Ctrl-C too and decides; a peer that is gone and a limit on file sizes
   // are errors of the call.
@@ -84,7 +84,7 @@ absl::Status RunWorkerWith(int socket, const JobRunnerOptions& runner_options) {
   const absl::Status parent = DieWithParent(socket);
   if (!parent.ok()) return parent;
 
-  JobRunner runner(runner_options);
+  WarmRunner runner(runner_options);
   SupervisorLink link(std::move(owned));
   while (const std::optional<WorkerTask> task = link.Next()) {
     if (const auto* run = std::get_if<WorkerRun>(&task->message)) {
@@ -98,7 +98,7 @@ absl::Status RunWorkerWith(int socket, const JobRunnerOptions& runner_options) {
 }
 
 absl::Status RunWorker(const WorkerOptions& options) {
-  JobRunnerOptions runner;
+  WarmRunnerOptions runner;
   runner.device = options.device;
   return RunWorkerWith(options.socket, runner);
 }

@@ -10,7 +10,7 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "daemon/worker/job_runner.h"
+#include "daemon/worker/warm_runner.h"
 
 namespace tiny_knn {
 
@@ -25,6 +25,6 @@ struct WorkerOptions {
 absl::Status RunWorker(const WorkerOptions& options);
 
 // The same with jobs run in another way, for tests; `runner` says the device.
-absl::Status RunWorkerWith(int socket, const JobRunnerOptions& runner);
+absl::Status RunWorkerWith(int socket, const WarmRunnerOptions& runner);
 
 }  // namespace tiny_knn

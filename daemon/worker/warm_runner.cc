@@ -1,4 +1,4 @@
-#include "daemon/worker/job_runner.h"
+#include "daemon/worker/warm_runner.h"
 
 #include <sys/stat.h>
 
@@ -64,10 +64,10 @@ absl::StatusOr<std::string> NarrowDevice(const std::string& job, const std::stri
 
 }  // namespace
 
-JobRunner::JobRunner(JobRunnerOptions options)
+WarmRunner::WarmRunner(WarmRunnerOptions options)
     : options_(std::move(options)), own_umask_(ReadUmask()) {}
 
-WorkerFinished JobRunner::Run(const WorkerRun& run, JobListener& listener) {
+WorkerFinished WarmRunner::Run(const WorkerRun& run, JobListener& listener) {
   const Clock::time_point start = Clock::now();
   WorkerFinished finished;
   finished.job = run.job;
@@ -90,8 +90,8 @@ WorkerFinished JobRunner::Run(const WorkerRun& run, JobListener& listener) {
   return finished;
 }
 
-absl::Status JobRunner::RunNarrowed(const WorkerRun& run, JobListener& listener,
-                                    WorkerFinished& finished) {
+absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener,
+                                     WorkerFinished& finished) {
   const absl::Status cancelled = absl::CancelledError("cancelled; nothing was written");
   if (listener.cancelled()) return cancelled;
   umask(run.spec.umask ? static_cast<mode_t>(*run.spec.umask) : own_umask_);
@@ -114,6 +114,7 @@ absl::Status JobRunner::RunNarrowed(const WorkerRun& run, JobListener& listener,
   finished.device = std::string(engine.device());
   if (!chosen->note.empty()) listener.Log(OneLine("note: " + chosen->note));
 
+  if (before) cache_.DropOutdated(*before, docs_path);
   WarmDocs* warm_docs = nullptr;
   if (before && before == after && IsSettled(*before, now_ns)) {
     const WarmKey key{.file = *before,
@@ -121,7 +122,6 @@ absl::Status JobRunner::RunNarrowed(const WorkerRun& run, JobListener& listener,
                       .compute_dtype = spec.compute_dtype,
                       .metric = spec.metric,
                       .engine = chosen->name};
-    cache_.DropOtherVersions(key);
     warm_docs = ChooseWarmDocs(limits, key, engine, *job);
   } else {
     cache_.EvictTo(limits.budget_bytes - job->plan.memory.total(), nullptr);
@@ -145,7 +145,7 @@ absl::Status JobRunner::RunNarrowed(const WorkerRun& run, JobListener& listener,
   return absl::OkStatus();
 }
 
-JobRunner::Limits JobRunner::Narrow(const WorkerRun& run) const {
+WarmRunner::Limits WarmRunner::Narrow(const WorkerRun& run) const {
   Limits limits{.spec = run.spec};
   JobSpec& spec = limits.spec;
   const int64_t most =
@@ -160,7 +160,7 @@ JobRunner::Limits JobRunner::Narrow(const WorkerRun& run) const {
   return limits;
 }
 
-absl::StatusOr<JobRunner::ChosenEngine> JobRunner::ChooseEngine(const JobSpec& spec) {
+absl::StatusOr<WarmRunner::ChosenEngine> WarmRunner::ChooseEngine(const JobSpec& spec) {
   absl::StatusOr<std::string> device = NarrowDevice(spec.device, options_.device);
   if (!device.ok()) return device.status();
   const bool is_auto = *device == "auto";
@@ -187,8 +187,8 @@ absl::StatusOr<JobRunner::ChosenEngine> JobRunner::ChooseEngine(const JobSpec& s
   return ChosenEngine{name, kept->second.engine.get(), is_auto ? auto_note_ : std::string()};
 }
 
-WarmDocs* JobRunner::ChooseWarmDocs(const Limits& limits, const WarmKey& key, const Engine& engine,
-                                    PreparedJob& job) {
+WarmDocs* WarmRunner::ChooseWarmDocs(const Limits& limits, const WarmKey& key, const Engine& engine,
+                                     PreparedJob& job) {
   WarmDocs* kept = cache_.Find(key);
   std::unique_ptr<WarmDocs> made;
   if (kept == nullptr) made = engine.MakeWarmDocs(job.shape, job.plan);
@@ -205,7 +205,7 @@ WarmDocs* JobRunner::ChooseWarmDocs(const Limits& limits, const WarmKey& key, co
   return kept;
 }
 
-bool JobRunner::MakeRoomInPlan(const Limits& limits, int64_t warm_bytes, PreparedJob& job) {
+bool WarmRunner::MakeRoomInPlan(const Limits& limits, int64_t warm_bytes, PreparedJob& job) {
   if (warm_bytes <= limits.budget_bytes - job.plan.memory.total()) return true;
   if (warm_bytes >= limits.budget_bytes) return false;
   // The planner takes what it may. Smaller batches cost little once the docs are warm, as long as

@@ -28,7 +28,7 @@ class JobListener : public Progress {
   virtual void Log(const std::string& line) = 0;
 };
 
-struct JobRunnerOptions {
+struct WarmRunnerOptions {
   std::string device = "auto";  // of the daemon; see EngineOptions
   // For tests, which open other engines and cannot wait until files have settled.
   std::function<absl::StatusOr<OpenedEngine>(const EngineOptions&)> open_engine = OpenEngine;
@@ -36,9 +36,9 @@ struct JobRunnerOptions {
 };
 
 // Thread-compatible. Changes the process's file mode creation mask.
-class JobRunner {
+class WarmRunner {
  public:
-  explicit JobRunner(JobRunnerOptions options);
+  explicit WarmRunner(WarmRunnerOptions options);
 
   // Runs it to its end; every failure is in the answer, lack of memory included. Docs that were
   // kept are gone after a lack of memory, so that the next job has theirs.
@@ -71,7 +71,7 @@ class JobRunner {
                            PreparedJob& job);
   static bool MakeRoomInPlan(const Limits& limits, int64_t warm_bytes, PreparedJob& job);
 
-  const JobRunnerOptions options_;
+  const WarmRunnerOptions options_;
   const mode_t own_umask_;
   std::string auto_name_;                      // what "auto" turned out to be; empty: not known yet
   std::string auto_note_;                      // and why; see OpenedEngine
