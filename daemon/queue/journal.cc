@@ -46,6 +46,17 @@ absl::Status CheckFolder(const std::string& folder) {
   return absl::OkStatus();
 }
 
+absl::Status Damaged(const std::string& path, std::string_view how) {
+  return absl::DataLossError(fmt::format(
+      "{}: is damaged ({}): move it away together with its -wal, and start again", path, how));
+}
+
+// 0 for a file that is not there.
+int64_t SizeOf(const std::string& path) {
+  struct stat found;
+  return lstat(path.c_str(), &found) == 0 ? found.st_size : 0;
+}
+
 // Makes the database as an empty file, since SQLite's own would have the mode that the umask
 // leaves; its log gets the database's mode. Nobody opens an existing one here: closing any
 // descriptor of it would give up this process's locks on it.
@@ -65,7 +76,14 @@ absl::Status MakeFile(const std::string& path) {
   if ((found.st_mode & 0777) != 0600 && chmod(path.c_str(), 0600) != 0) {
     return QueueErrnoStatus(errno, path, "cannot set its mode");
   }
-  return absl::OkStatus();
+  // SQLite takes what is shorter than its smallest page for a new database, and would write one. An
+  // empty one is new unless what comes after it is there.
+  constexpr int64_t kSmallestPage = 512;
+  if (found.st_size >= kSmallestPage) return absl::OkStatus();
+  const std::string folder = path.substr(0, path.rfind('/'));
+  const bool was_used = SizeOf(path + "-wal") > 0 || SizeOf(folder + "/reserve") > 0;
+  if (found.st_size == 0 && !was_used) return absl::OkStatus();
+  return Damaged(path, fmt::format("it was cut to {} bytes", found.st_size));
 }
 
 // SQLite syncs the folder too, but tells nobody when that fails.
@@ -120,10 +138,7 @@ absl::StatusOr<int64_t> NextId(SqliteDatabase& database) {
       " coalesce((SELECT max(id) FROM jobs), 0))");
   if (!greatest.ok()) return greatest.status();
   if (*greatest < 0 || *greatest > INT64_MAX / 2) {
-    return absl::DataLossError(fmt::format(
-        "{}: has no next job id; it is damaged: move it away together with its -wal, and start "
-        "again",
-        database.path()));
+    return Damaged(database.path(), "it has no next job id");
   }
   return *greatest + 1;
 }
@@ -161,9 +176,7 @@ absl::Status Journal::State::Prepare() {
   if (!value.ok() && !absl::IsNotFound(value.status())) return value.status();
   if (!value.ok() || value->size() != 8 ||
       value->find_first_not_of("0123456789abcdef") != std::string::npos) {
-    return absl::DataLossError(fmt::format(
-        "{}: has no tag; it is damaged: move it away together with its -wal, and start again",
-        database->path()));
+    return Damaged(database->path(), "it has no tag");
   }
   tag = *std::move(value);
   for (const auto& [statement, sql] :

@@ -37,6 +37,23 @@ std::string_view Advice(int code, absl::StatusCode status) {
   }
 }
 
+// The errno behind the last error, as far as it is known. sqlite3_system_errno is what errno was
+// when the statement had ended, by when rolling back may have changed it; the files remember
+// theirs.
+int ErrorNumber(sqlite3* handle) {
+  int of_database = 0;
+  sqlite3_file_control(handle, "main", SQLITE_FCNTL_LAST_ERRNO, &of_database);
+  if (IsNoSpace(of_database)) return of_database;
+  sqlite3_file* log = nullptr;
+  sqlite3_file_control(handle, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
+  if (log != nullptr && log->pMethods != nullptr) {
+    int of_log = 0;
+    log->pMethods->xFileControl(log, SQLITE_FCNTL_LAST_ERRNO, &of_log);
+    if (IsNoSpace(of_log)) return of_log;
+  }
+  return sqlite3_system_errno(handle);
+}
+
 }  // namespace
 
 absl::StatusCode SqliteStatusCode(int extended_code, int error_number) {
@@ -47,6 +64,7 @@ absl::StatusCode SqliteStatusCode(int extended_code, int error_number) {
       return absl::StatusCode::kResourceExhausted;
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
+    case SQLITE_ERROR:  // our statements are right: the tables are not what they were
       return absl::StatusCode::kDataLoss;
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
@@ -108,7 +126,7 @@ SqliteDatabase::~SqliteDatabase() { sqlite3_close_v2(handle_); }
 
 absl::Status SqliteDatabase::Error(std::string_view action) const {
   const int code = sqlite3_extended_errcode(handle_);
-  const int error_number = sqlite3_system_errno(handle_);
+  const int error_number = ErrorNumber(handle_);
   const absl::StatusCode status = SqliteStatusCode(code, error_number);
   const std::string system =
       error_number == 0 ? "" : fmt::format(" ({})", std::generic_category().message(error_number));
