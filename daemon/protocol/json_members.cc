@@ -44,6 +44,14 @@ std::optional<std::string> WhatTextHasToBe(const Json& json, const TextLimit& li
   return std::nullopt;
 }
 
+// At most `most` bytes of the text, no character cut in two.
+std::string_view Clip(std::string_view text, size_t most) {
+  if (text.size() <= most) return text;
+  size_t end = most;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end);
+}
+
 int DepthOf(const Json& json) {
   int depth = 0;
   if (json.is_structured()) {
@@ -56,15 +64,10 @@ int DepthOf(const Json& json) {
 }  // namespace
 
 std::string LegalText(std::string_view value, const TextLimit& limit) {
-  std::string text(value);
-  // Only bytes that are no UTF-8 grow, to three.
+  // Text only grows when it is made legal, so what is cut off first would not be kept anyway.
+  std::string text(Clip(value, limit.written));
   const Json legal = Json::parse(DumpJson(Json(text)), nullptr, false);
-  if (legal.is_string()) text = legal.get<std::string>();
-  if (text.size() > limit.written) {
-    size_t end = limit.written;
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-    text.resize(end);
-  }
+  if (legal.is_string()) text = Clip(legal.get_ref<const std::string&>(), limit.written);
   if (limit.printable) {
     for (char& c : text) {
       if (IsControl(c)) c = '?';
@@ -141,6 +144,22 @@ void MemberReader::Int(const char* name, int& value, Range range, Presence prese
   int64_t wide = value;
   Int(name, wide, range, presence);
   value = static_cast<int>(wide);
+}
+
+void MemberReader::IntRange(const char* name, int& least, int& greatest) {
+  const Json* const json = Find(name, Presence::kRequired);
+  if (json == nullptr) return;
+  std::optional<int64_t> first;
+  std::optional<int64_t> second;
+  if (json->is_array() && json->size() == 2) {
+    first = IntOf((*json)[0], {1, kIntCount.most});
+    second = IntOf((*json)[1], {1, kIntCount.most});
+  }
+  if (!first || !second || *first > *second) {
+    return Fail(name, "two whole numbers of at least 1, the lesser first");
+  }
+  least = static_cast<int>(*first);
+  greatest = static_cast<int>(*second);
 }
 
 void MemberReader::CountOrNull(const char* name, int64_t& value) {

@@ -81,6 +81,9 @@ class MemberWriter {
   void Int(const char* name, int64_t value, Range = {}, Presence = Presence::kRequired) {
     object_[name] = value;
   }
+  void IntRange(const char* name, int least, int greatest) {
+    object_[name] = nlohmann::json::array({least, greatest});
+  }
   // 0 means unknown, which is null.
   void CountOrNull(const char* name, int64_t value);
   void Bool(const char* name, bool value, Presence = Presence::kRequired) { object_[name] = value; }
@@ -149,6 +152,8 @@ class MemberReader {
            Presence presence = Presence::kRequired);
   // REQUIRES: the range is one of int.
   void Int(const char* name, int& value, Range range, Presence presence = Presence::kRequired);
+  // Two numbers of at least 1, the first at most the second.
+  void IntRange(const char* name, int& least, int& greatest);
   void CountOrNull(const char* name, int64_t& value);
   void Bool(const char* name, bool& value, Presence presence = Presence::kRequired);
   void Number(const char* name, double& value);  // finite, at least 0

@@ -21,8 +21,7 @@ constexpr auto kOptional = Presence::kOptional;
 
 template <typename V>
 void Members(V& v, typename V::template Ref<HelloRequest> m) {
-  v.Int("least_protocol", m.least_protocol, {1, kIntCount.most});
-  v.Int("greatest_protocol", m.greatest_protocol, {1, kIntCount.most});
+  v.IntRange("protocol", m.least_protocol, m.greatest_protocol);
   v.Text("client", m.client, kNameText, kOptional);
 }
 
@@ -95,13 +94,6 @@ void Members(V& v, typename V::template Ref<ShutdownRequest> m) {
 }
 
 // ---- What the members have to be together -------------------------------------------------------
-
-absl::Status Check(const HelloRequest& hello) {
-  if (hello.least_protocol > hello.greatest_protocol) {
-    return absl::InvalidArgumentError("`least_protocol` is greater than `greatest_protocol`");
-  }
-  return absl::OkStatus();
-}
 
 absl::Status Check(const SubmitRequest& submit) {
   bool legal = !submit.key.empty() && submit.key.size() <= kMostKeyBytes;

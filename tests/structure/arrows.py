@@ -29,7 +29,7 @@ ARROWS = {
     "gpu": _CORE,
     # What both ends of a socket agree on. The supervisor's side uses single targets of core/job, so
     # that it links neither an engine nor a parser of users' files.
-    "daemon/protocol": _ABOUT_JOBS,
+    "daemon/protocol": [*_ABOUT_JOBS, "//docs:protocol.md"],
     "daemon/queue": [*_ABOUT_JOBS, "//core/io:unique_fd", "daemon/protocol"],
     "daemon/supervisor": [*_ABOUT_JOBS, "//core/io:unique_fd", "daemon/protocol", "daemon/queue"],
     "daemon/client": [*_ABOUT_JOBS, "//core/io:unique_fd", "//core/io:unprivileged_for_test", "daemon/protocol"],
