@@ -39,12 +39,12 @@ struct QueueLimits {
 // need is cut or left out.
 struct JobOutcome {
   JobState state = JobState::kDone;  // a finished one
-  std::string error_code;
-  std::string error;
-  std::string device;
-  std::string docs;
-  std::string output_path;  // empty: as it was
-  std::string report_json;
+  std::string error_code = {};
+  std::string error = {};
+  std::string device = {};
+  std::string docs = {};
+  std::string output_path = {};  // empty: as it was
+  std::string report_json = {};
   double search_seconds = 0;
   bool left_temporary = false;  // the worker died: its temporary file may be there
 };
