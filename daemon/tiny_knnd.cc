@@ -1,7 +1,7 @@
 // tiny-knnd, the supervisor's own program: flags, the log, and going to the background. `tiny-knn
 // daemon` executes it.
 #include <fcntl.h>
-#include <sys/wait.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -17,6 +17,7 @@
 #include "core/job/machine_limits.h"
 #include "core/job/version.h"
 #include "daemon/protocol/daemon_paths.h"
+#include "daemon/supervisor/listen_socket.h"
 #include "daemon/supervisor/options.h"
 #include "daemon/supervisor/supervisor.h"
 #include "fmt/format.h"
@@ -108,6 +109,16 @@ void SetUpLog(const std::shared_ptr<spdlog::sinks::sink>& sink) {
   spdlog::set_default_logger(std::move(logger));
 }
 
+absl::Status LogToFile(const std::string& path) {
+  try {
+    SetUpLog(
+        std::make_shared<spdlog::sinks::rotating_file_sink_st>(path, kLogFileBytes, kLogFiles));
+  } catch (const spdlog::spdlog_ex& error) {
+    return absl::FailedPreconditionError(error.what());
+  }
+  return absl::OkStatus();
+}
+
 // What the background process tells the one that started it: nothing but an end when it is ready,
 // else the error.
 class ReadyPipe {
@@ -158,13 +169,9 @@ int ServeInBackground(const SupervisorOptions& options, ReadyPipe pipe) {
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   for (int standard : {0, 1, 2}) dup2(null, standard);
   if (null > 2) close(null);
-  absl::Status status;
-  try {
-    SetUpLog(std::make_shared<spdlog::sinks::rotating_file_sink_st>(
-        options.state_folder + "/daemon.log", kLogFileBytes, kLogFiles));
-  } catch (const spdlog::spdlog_ex& error) {
-    status = absl::FailedPreconditionError(error.what());
-  }
+  umask(077);
+  absl::Status status = EnsurePrivateFolder(options.state_folder);
+  if (status.ok()) status = LogToFile(options.state_folder + "/daemon.log");
   if (status.ok()) status = Serve(options, pipe);
   if (!status.ok()) {
     spdlog::critical("{}", std::string(status.message()));

@@ -78,19 +78,17 @@ void Dispatcher::ScheduleFlush() {
 
 void Dispatcher::Flush() {
   if (!blocked_) StartNext();
-  const JobQueue::FlushResult result =
-      queue_->has_changes() ? queue_->Flush() : JobQueue::FlushResult{};
-  if (result.status.ok()) {
-    if (blocked_ && queue_->journal().health() == JournalHealth::kOk) {
-      spdlog::info("the journal can be written again");
-      blocked_ = false;
-      ScheduleFlush();
-    }
-  } else {
+  const bool writes = queue_->has_changes();
+  const JobQueue::FlushResult result = queue_->Flush();
+  if (!result.status.ok()) {
     if (!blocked_) spdlog::error("journal: {}", std::string(result.status.message()));
     blocked_ = true;
-    RetryLater();
+  } else if (blocked_ && writes) {
+    spdlog::info("the journal can be written again");
+    blocked_ = false;
+    ScheduleFlush();  // for what was not started
   }
+  if (queue_->journal().health() == JournalHealth::kFull) RetryLater();
   if (starting_) {
     RunningJob job = *std::move(starting_);
     starting_.reset();
@@ -106,16 +104,18 @@ void Dispatcher::Flush() {
   CheckStopped();
 }
 
+// Until there is space again, and the reserve is back.
 void Dispatcher::RetryLater() {
-  if (retrying_ || queue_->journal().health() == JournalHealth::kFailed) return;
+  if (retrying_) return;
   retrying_ = true;
   retry_timer_.expires_after(kRetry);
   retry_timer_.async_wait([this](const error_code& error) {
     retrying_ = false;
     if (error) return;
     queue_->journal().RestoreReserve();
-    if (!queue_->has_changes()) blocked_ = false;  // the next change will tell
-    ScheduleFlush();
+    // With nothing to write it is the next start that will tell.
+    if (!queue_->has_changes()) blocked_ = false;
+    Flush();
   });
 }
 

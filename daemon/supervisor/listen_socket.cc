@@ -8,10 +8,12 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "daemon/protocol/daemon_paths.h"
@@ -33,16 +35,20 @@ std::string HolderOf(int file) {
 }
 
 constexpr int kBacklog = 128;
+constexpr int kLockTries = 20;
+constexpr std::chrono::milliseconds kLockPause(10);
 
 }  // namespace
 
 absl::StatusOr<FileLock> FileLock::Take(const std::string& path, const std::string& what) {
   UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!file.valid()) return Failed(errno, path, "cannot make the lock file");
-  int result;
-  do {
+  int result = flock(file.get(), LOCK_EX | LOCK_NB);
+  // A daemon that has just said goodbye to its clients still holds it for a moment.
+  for (int i = 0; i < kLockTries && result != 0 && (errno == EWOULDBLOCK || errno == EINTR); ++i) {
+    std::this_thread::sleep_for(kLockPause);
     result = flock(file.get(), LOCK_EX | LOCK_NB);
-  } while (result != 0 && errno == EINTR);
+  }
   if (result != 0) {
     if (errno != EWOULDBLOCK) return Failed(errno, path, "cannot lock");
     return absl::FailedPreconditionError(

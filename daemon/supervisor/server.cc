@@ -7,6 +7,7 @@
 #include <utility>
 #include <variant>
 
+#include "boost/asio/post.hpp"
 #include "boost/system/error_code.hpp"
 #include "core/job/version.h"
 #include "daemon/protocol/build_id.h"
@@ -94,10 +95,12 @@ void Server::OnClosed(const Link& link) {
   for (auto wait = waits_.begin(); wait != waits_.end();) {
     wait = wait->second->connection == link ? waits_.erase(wait) : std::next(wait);
   }
+  if (closing_ && connections_.empty()) boost::asio::post(loop_, when_closed_);
 }
 
-void Server::Close() {
+void Server::Close(std::function<void()> then) {
   closing_ = true;
+  when_closed_ = std::move(then);
   error_code ignored;
   acceptor_.close(ignored);
   accept_timer_.cancel();
@@ -105,6 +108,7 @@ void Server::Close() {
   for (const Link& link : connections) {
     link->SendLast({0, ErrorReply{ErrorCode::kStopping, "the daemon has ended"}});
   }
+  if (connections_.empty()) boost::asio::post(loop_, when_closed_);
 }
 
 bool Server::Owns(const Peer& peer, const Job& job) const {

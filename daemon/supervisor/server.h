@@ -38,8 +38,9 @@ class Server : public ConnectionHandler {
          Dispatcher& dispatcher, const Limits& limits);
 
   void Start();
-  // Takes no more connections, ends those there are once they have taken what was said to them.
-  void Close();
+  // Takes no more connections, ends those there are once they have taken what was said to them, and
+  // calls `then` when none is left.
+  void Close(std::function<void()> then);
 
   // To all who subscribed to it or wait for it.
   void OnJobChanged(int64_t job);
@@ -97,6 +98,7 @@ class Server : public ConnectionHandler {
   std::map<uid_t, int64_t> connections_by_uid_;
   std::multimap<int64_t, std::shared_ptr<Wait>> waits_;  // by each job waited for
   bool closing_ = false;
+  std::function<void()> when_closed_;
 };
 
 }  // namespace tiny_knn

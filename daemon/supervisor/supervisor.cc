@@ -77,7 +77,7 @@ class Supervisor : public DispatcherListener {
   void OnJobChanged(int64_t job) override { server_.OnJobChanged(job); }
 
   void OnStopped() override {
-    server_.Close();
+    server_.Close([this] { loop_.stop(); });
     farewell_.expires_after(kFarewell);
     farewell_.async_wait([this](const error_code&) { loop_.stop(); });
   }
