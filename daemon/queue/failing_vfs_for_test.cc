@@ -171,6 +171,12 @@ FailingVfs::Files FailingVfs::In(const std::string& folder, const Files& files) 
   return found;
 }
 
+void FailingVfs::Forget(const std::string& folder) {
+  for (Files* files : {&written_, &synced_}) {
+    std::erase_if(*files, [&](const auto& file) { return file.first.starts_with(folder + "/"); });
+  }
+}
+
 void FailingVfs::WriteInto(const Files& files, const std::string& folder) {
   for (const auto& [path, content] : files) {
     const std::string name = std::filesystem::path(path).filename().string();

@@ -42,6 +42,8 @@ class FailingVfs {
   Files written(const std::string& folder) const { return In(folder, written_); }
   // What they hold when the power fails now and nothing is kept but what was synced.
   Files synced(const std::string& folder) const { return In(folder, synced_); }
+  // Before other files come to lie in `folder` than those that SQLite left there.
+  void Forget(const std::string& folder);
   // Makes `files` lie in `folder`, under their own names.
   static void WriteInto(const Files& files, const std::string& folder);
 
