@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/cpu/few_queries_gemm.h"
 #include "core/search/exact_score.h"
 #include "core/search/float_environment.h"
 #include "core/search/planner.h"
@@ -20,8 +21,9 @@
 namespace tiny_knn {
 namespace {
 
-constexpr int64_t kQueries = 7;
+constexpr int64_t kQueries = 18;
 constexpr int64_t kDocs = 200;
+static_assert(kQueries > kFewQueries);
 
 template <typename T>
 struct Rows {
@@ -67,26 +69,34 @@ double CheckEveryPair(Metric metric, int64_t dim, const Rows<T>& rows) {
   DocBoundArrays bounds(kDocs);
   PrepareCounts counts;
   EXPECT_TRUE(screen.PrepareDocs({0, kDocs}, 0, 0, bounds, counts).ok());
+  // All at once, and few at a time: each is a kernel of its own.
   std::vector<float> scores(static_cast<size_t>(kQueries * kDocs));
   screen.ScoreTile({0, kQueries}, {0, kDocs}, scores.data(), kDocs);
+  std::vector<float> scores_of_few(scores.size());
+  for (int64_t q = 0; q < kQueries; q += kFewQueries) {
+    screen.ScoreTile({q, std::min(q + kFewQueries, kQueries)}, {0, kDocs},
+                     scores_of_few.data() + q * kDocs, kDocs);
+  }
   double worst_ratio = 0;
   for (int64_t q = 0; q < kQueries; ++q) {
     for (int64_t d = 0; d < kDocs; ++d) {
       const T exact =
           ExactScore(metric, rows.queries.data() + q * dim, rows.docs.data() + d * dim, dim);
-      const float* score = scores.data() + q * kDocs + d;
       const QueryBounds query{screen.ThresholdFor(q, exact), screen.ErrorFactor(q)};
-      float lower[kCandidatePadding + 1];
-      int32_t doc[kCandidatePadding + 1];
-      const FilterResult kept = FilterScores(score, 1, query, bounds.At(d), 0, lower, doc, 1);
-      EXPECT_EQ(kept.kept, 1) << MetricName(metric) << " dim " << dim;
-      if (kept.kept != 1) continue;
-      EXPECT_LE(screen.CertainScore(q, lower[0]), exact) << MetricName(metric) << " dim " << dim;
       const double bound = static_cast<double>(query.error_factor) *
                            static_cast<double>(bounds.norm[static_cast<size_t>(d)]);
-      if (metric == Metric::kInnerProduct && std::isfinite(bound) && bound > 0x1p-100) {
-        const double error = std::abs(static_cast<double>(*score) - static_cast<double>(exact));
-        worst_ratio = std::max(worst_ratio, error / bound);
+      for (const float* score :
+           {scores.data() + q * kDocs + d, scores_of_few.data() + q * kDocs + d}) {
+        float lower[kCandidatePadding + 1];
+        int32_t doc[kCandidatePadding + 1];
+        const FilterResult kept = FilterScores(score, 1, query, bounds.At(d), 0, lower, doc, 1);
+        EXPECT_EQ(kept.kept, 1) << MetricName(metric) << " dim " << dim;
+        if (kept.kept != 1) continue;
+        EXPECT_LE(screen.CertainScore(q, lower[0]), exact) << MetricName(metric) << " dim " << dim;
+        if (metric == Metric::kInnerProduct && std::isfinite(bound) && bound > 0x1p-100) {
+          const double error = std::abs(static_cast<double>(*score) - static_cast<double>(exact));
+          worst_ratio = std::max(worst_ratio, error / bound);
+        }
       }
     }
   }

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "core/cpu/few_queries_gemm.h"
 #include "core/search/isa.h"
 
 namespace tiny_knn {
@@ -32,6 +33,11 @@ bool ApplyIsaLevel() {
 void MultiplyByTransposed(const float* queries, int64_t query_stride, int64_t num_queries,
                           const float* docs, int64_t doc_stride, int64_t num_docs, int64_t dim,
                           float* scores, int64_t score_stride) {
+  if (num_queries <= kFewQueries) {
+    MultiplyFewQueries(queries, query_stride, num_queries, docs, doc_stride, num_docs, dim, scores,
+                       score_stride);
+    return;
+  }
   static const bool applied = ApplyIsaLevel();
   static_cast<void>(applied);
   // oneDNN would start a team in each of our threads. The setting is the calling thread's own, and

@@ -1,4 +1,5 @@
-// float32 matrix multiplication, one call on one thread. oneDNN behind one function.
+// float32 matrix multiplication, one call on one thread: oneDNN, or for few queries a kernel of our
+// own, behind one function.
 #pragma once
 
 #include <cstdint>

@@ -161,6 +161,20 @@ void AddFineSelections(ListBuilder& list) {
   }
 }
 
+// More queries in a tile than the kernel for few of them takes: the GEMM library's turn.
+void AddManyQueries(ListBuilder& list) {
+  constexpr std::array<PlanOverrides, 2> kTurns = {kPlanned, kChunks};
+  for (const Scenario& scenario : FloatScenarios()) {
+    for (const Metric metric : kMetrics) {
+      const bool wide = list.turn() % 8 == 7;
+      Case c = Make(scenario.name, metric, wide ? DType::kFloat64 : DType::kFloat32,
+                    kTurns[list.turn() % 2]);
+      c.name = "many_" + c.name;
+      list.Add(c, {21, 190, 33, 4});
+    }
+  }
+}
+
 // Long rows, where errors add up to what the bound allows.
 void AddLongRows(ListBuilder& list) {
   for (const Metric metric : kMetrics) {
@@ -309,6 +323,7 @@ const std::vector<Case>& AllCases() {
     ListBuilder list;
     AddScenarios(list);
     AddFineSelections(list);
+    AddManyQueries(list);
     AddLongRows(list);
     AddShapes(list);
     AddDTypePairs(list);

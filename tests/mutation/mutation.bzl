@@ -6,6 +6,7 @@ _HEADERS = [
     "candidates.h",
     "cpu_engine.h",
     "cpu_warm_docs.h",
+    "few_queries_gemm.h",
     "float32_screen.h",
     "gemm.h",
     "huge_pages.h",
@@ -32,7 +33,10 @@ _SOURCES = [
 ]
 
 # foreach_target.h includes these once more for every instruction set.
-_TEXTUAL_SOURCES = ["screen_kernels.cc"]
+_TEXTUAL_SOURCES = [
+    "few_queries_gemm.cc",
+    "screen_kernels.cc",
+]
 
 def mutation_test(name, patch = None):
     """Tests that the engine with `patch` fails the conformance list, or without a patch passes it.
