@@ -1,8 +1,6 @@
-// A worker in a process of its own, on a real socketpair. Messages are waited for, never slept for.
 #include "daemon/worker/worker.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -13,7 +11,6 @@
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -21,8 +18,8 @@
 #include "daemon/protocol/build_id.h"
 #include "daemon/protocol/line_decoder.h"
 #include "daemon/protocol/worker_messages.h"
-#include "daemon/worker/engines_for_test.h"
 #include "daemon/worker/files_for_test.h"
+#include "daemon/worker/worker_for_test.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -33,101 +30,6 @@ namespace fs = std::filesystem;
 using testing::ElementsAre;
 using testing::IsEmpty;
 using Clock = std::chrono::steady_clock;
-
-constexpr int kExitAtEof = 0;
-constexpr int kExitAtError = 7;
-constexpr int kPatienceMs = 60'000;  // then a test has failed
-
-WarmRunnerOptions RunnerForTest() {
-  WarmRunnerOptions options;
-  options.open_engine = OpenEngineForTest;
-  // As if the files had been written an hour ago.
-  options.now_ns = [] { return WallClockNs() + int64_t{3600} * 1'000'000'000; };
-  return options;
-}
-
-[[noreturn]] void BeWorker(int socket) {
-  _exit(RunWorkerWith(socket, RunnerForTest()).ok() ? kExitAtEof : kExitAtError);
-}
-
-// Gone with the test, whatever happens.
-class TestWorker {
- public:
-  TestWorker() {
-    int ends[2];
-    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-    ours_ = UniqueFd(ends[0]);
-    UniqueFd theirs(ends[1]);
-    pid_ = fork();
-    EXPECT_GE(pid_, 0);
-    if (pid_ == 0) {
-      ours_.Reset();
-      BeWorker(theirs.Release());
-    }
-  }
-  ~TestWorker() {
-    if (pid_ <= 0) return;
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-  }
-  TestWorker(const TestWorker&) = delete;
-  TestWorker& operator=(const TestWorker&) = delete;
-
-  pid_t pid() const { return pid_; }
-
-  void SendBytes(const std::string& bytes) {
-    EXPECT_EQ(send(ours_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
-              static_cast<ssize_t>(bytes.size()));
-  }
-  void Send(const ToWorker& message) {
-    const absl::StatusOr<std::string> line = EncodeToWorker(message);
-    ASSERT_TRUE(line.ok()) << line.status();
-    SendBytes(*line + "\n");
-  }
-
-  // The next message; nothing at the end.
-  std::optional<FromWorker> Next() {
-    for (;;) {
-      if (const std::optional<std::string> line = decoder_.Next()) {
-        absl::StatusOr<FromWorker> message = DecodeFromWorker(*line);
-        EXPECT_TRUE(message.ok()) << message.status() << ": " << *line;
-        if (!message.ok()) return std::nullopt;
-        return *std::move(message);
-      }
-      pollfd readable = {.fd = ours_.get(), .events = POLLIN, .revents = 0};
-      const int ready = poll(&readable, 1, kPatienceMs);
-      EXPECT_EQ(ready, 1) << "the worker says nothing";
-      char bytes[4096];
-      const ssize_t received = ready == 1 ? recv(ours_.get(), bytes, sizeof(bytes), 0) : 0;
-      if (received <= 0) return std::nullopt;
-      EXPECT_TRUE(decoder_.Feed({bytes, static_cast<size_t>(received)}).ok());
-    }
-  }
-
-  // The next message of that type; those of other types before it are counted by type.
-  template <typename Message>
-  std::optional<Message> NextOf() {
-    while (std::optional<FromWorker> message = Next()) {
-      if (auto* wanted = std::get_if<Message>(&*message)) return std::move(*wanted);
-    }
-    ADD_FAILURE() << "the worker ended without it";
-    return std::nullopt;
-  }
-  WorkerFinished Finish() { return NextOf<WorkerFinished>().value_or(WorkerFinished()); }
-
-  void CloseSocket() { ours_.Reset(); }
-  // Its exit code; -1 for a signal.
-  int Wait() {
-    int status = 0;
-    EXPECT_EQ(waitpid(std::exchange(pid_, 0), &status, 0) > 0, true);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  }
-
- private:
-  UniqueFd ours_;
-  LineDecoder decoder_;
-  pid_t pid_ = -1;
-};
 
 class WorkerTest : public testing::Test {
  protected:
