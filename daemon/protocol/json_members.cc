@@ -1,5 +1,6 @@
 #include "daemon/protocol/json_members.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/job/job_spec_json.h"
@@ -66,8 +67,11 @@ int DepthOf(const Json& json) {
 std::string LegalText(std::string_view value, const TextLimit& limit) {
   // Text only grows when it is made legal, so what is cut off first would not be kept anyway.
   std::string text(Clip(value, limit.written));
-  const Json legal = Json::parse(DumpJson(Json(text)), nullptr, false);
-  if (legal.is_string()) text = Clip(legal.get_ref<const std::string&>(), limit.written);
+  const auto is_ascii = [](char c) { return static_cast<unsigned char>(c) < 0x80; };
+  if (!std::all_of(text.begin(), text.end(), is_ascii)) {
+    const Json legal = Json::parse(DumpJson(Json(text)), nullptr, false);
+    if (legal.is_string()) text = Clip(legal.get_ref<const std::string&>(), limit.written);
+  }
   if (limit.printable) {
     for (char& c : text) {
       if (IsControl(c)) c = '?';
