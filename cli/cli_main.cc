@@ -49,9 +49,7 @@ bool LooksLikeFile(const std::string& word) {
 }
 
 absl::Status UnknownVerb(const std::string& word) {
-  std::vector<std::string> names;
-  for (const Verb& verb : AllVerbs()) names.emplace_back(verb.name);
-  const std::vector<std::string> near = NearestWords(word, names, 1);
+  const std::vector<std::string> near = NearestWords(word, ListedVerbNames(), 1);
   return absl::InvalidArgumentError(fmt::format(
       "'{}' is neither a command nor a file; {}", word,
       near.empty() ? "see 'tiny-knn help'" : fmt::format("did you mean '{}'?", near[0])));

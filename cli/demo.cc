@@ -290,15 +290,23 @@ absl::Status Demo(const std::vector<std::string>& asked, const std::string& fold
   return absl::OkStatus();
 }
 
+struct DemoTexts {
+  std::optional<std::string> data, top;
+  std::vector<std::string> words;
+};
+
+void Declare(FlagParser& parser, DemoTexts& texts) {
+  parser.Value("--data", &texts.data);
+  parser.Value("--top", &texts.top);
+  parser.Positionals("WORD", &texts.words);
+}
+
 }  // namespace
 
 absl::Status DemoVerb(const std::vector<std::string>& args, Console& console) {
   FlagParser parser("demo", "[WORD ...] [flags]");
-  std::optional<std::string> data, top_text;
-  std::vector<std::string> words;
-  parser.Value("--data", &data);
-  parser.Value("--top", &top_text);
-  parser.Positionals("WORD", &words);
+  DemoTexts texts;
+  Declare(parser, texts);
   absl::Status status = parser.Parse(args);
   if (!status.ok()) return status;
   if (parser.help_wanted()) {
@@ -306,13 +314,15 @@ absl::Status DemoVerb(const std::vector<std::string>& args, Console& console) {
     return absl::OkStatus();
   }
   int64_t top = 8;
-  if (top_text) {
-    const absl::StatusOr<int64_t> asked = ParseCount("--top", *top_text, 1, kMostTop);
+  if (texts.top) {
+    const absl::StatusOr<int64_t> asked = ParseCount("--top", *texts.top, 1, kMostTop);
     if (!asked.ok()) return asked.status();
     top = *asked;
   }
-  if (words.empty()) words.assign(kDefaultWords.begin(), kDefaultWords.end());
-  return Demo(words, data.value_or(InstalledData()), top, console);
+  if (texts.words.empty()) texts.words.assign(kDefaultWords.begin(), kDefaultWords.end());
+  return Demo(texts.words, texts.data.value_or(InstalledData()), top, console);
 }
+
+VerbFlags DemoVerbFlags() { return DeclaredFlags<DemoTexts>(Declare); }
 
 }  // namespace tiny_knn

@@ -126,12 +126,21 @@ void FlagParser::Positionals(const std::string& name, std::vector<std::string>* 
 
 bool FlagParser::help_wanted() const { return state_->help; }
 
+std::vector<FlagParser::Flag> FlagParser::Flags() const {
+  std::vector<Flag> flags;
+  for (const CLI::Option* option : state_->app.get_options()) {
+    Flag flag;
+    for (const std::string& name : option->get_snames()) flag.names.push_back("-" + name);
+    for (const std::string& name : option->get_lnames()) flag.names.push_back("--" + name);
+    flag.takes_value = !state_->IsSwitch(option);
+    if (!flag.names.empty()) flags.push_back(std::move(flag));  // none: an argument
+  }
+  return flags;
+}
+
 std::vector<std::string> FlagParser::FlagNames() const {
   std::vector<std::string> names;
-  for (const CLI::Option* option : state_->app.get_options()) {
-    for (const std::string& name : option->get_snames()) names.push_back("-" + name);
-    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
-  }
+  for (const Flag& flag : Flags()) names.insert(names.end(), flag.names.begin(), flag.names.end());
   return names;
 }
 

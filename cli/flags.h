@@ -39,7 +39,14 @@ class FlagParser {
   absl::Status Parse(const std::vector<std::string>& args);
   bool help_wanted() const;
 
-  // Every declared flag, "--help" included: "-k", "--k", "--cpu", ...
+  // Every declared flag in the order of declaration, "-h, --help" first.
+  struct Flag {
+    std::vector<std::string> names;  // "-k", "--k"
+    bool takes_value = false;
+  };
+  std::vector<Flag> Flags() const;
+
+  // All their names: "-k", "--k", "--cpu", ...
   std::vector<std::string> FlagNames() const;
 
  private:
@@ -51,5 +58,14 @@ class FlagParser {
 
   std::unique_ptr<State> state_;
 };
+
+// What `declare` declares: how a verb's flags are listed without parsing anything.
+template <typename Texts>
+std::vector<FlagParser::Flag> DeclaredFlags(void (*declare)(FlagParser& parser, Texts& texts)) {
+  FlagParser parser("", "");
+  Texts texts;
+  declare(parser, texts);
+  return parser.Flags();
+}
 
 }  // namespace tiny_knn

@@ -28,15 +28,46 @@ usage: tiny-knn version
 
 std::span<const Verb> AllVerbs() {
   static constexpr std::string_view kRunSummary = "find the k nearest docs of every query, exactly";
+  static constexpr std::string_view kDaemonSummary = "start the daemon: one queue for one device";
+  using enum Verb::Arguments;
+  using enum Verb::Group;
   static const Verb kVerbs[] = {
-      {"run", kRunSummary, kRunHelp, RunVerb},
-      {"info", "what an .npy file or a result file holds", kInfoHelp, InfoVerb},
-      {"show", "look at a result as a table", kShowHelp, ShowVerb},
-      {"demo", "nearest words of a few words, from bundled data", kDemoHelp, DemoVerb},
-      {"help", "this page, or one command in full", kHelpHelp, HelpVerb},
-      {"version", "which tiny-knn this is", kVersionHelp, VersionVerb},
+      {"run", kRunSummary, kRunHelp, RunVerb, RunVerbFlags, kMatrices},
+      {"info", "what an .npy file or a result file holds", kInfoHelp, InfoVerb, InfoVerbFlags,
+       kMatrixOrResult},
+      {"show", "look at a result as a table", kShowHelp, ShowVerb, ShowVerbFlags, kResult},
+      {"demo", "nearest words of a few words, from bundled data", kDemoHelp, DemoVerb,
+       DemoVerbFlags, kWords},
+      {"completion", "words for the Tab key of bash or zsh", kCompletionHelp, CompletionVerb,
+       HelpOnlyFlags, kShell},
+      {"help", "this page, or one command in full", kHelpHelp, HelpVerb, HelpOnlyFlags, kCommand},
+      {"version", "which tiny-knn this is", kVersionHelp, VersionVerb, HelpOnlyFlags, kNone},
+      {"daemon", kDaemonSummary, kDaemonHelp, DaemonVerb, DaemonVerbFlags, kNone, kDaemon},
+      {"submit", "like run, in the daemon's queue; prints the job's id", kSubmitHelp, SubmitVerb,
+       SubmitVerbFlags, kMatrices, kDaemon},
+      {"status", "the queue, or one job in full", kStatusHelp, StatusVerb, StatusVerbFlags, kJobs,
+       kDaemon},
+      {"wait", "until jobs are finished", kWaitHelp, WaitVerb, WaitVerbFlags, kJobs, kDaemon},
+      {"log", "what a job has said", kLogHelp, LogVerb, LogVerbFlags, kJobs, kDaemon},
+      {"cancel", "stop jobs, or take them from the queue", kCancelHelp, CancelVerb, CancelVerbFlags,
+       kJobs, kDaemon},
+      {"clean", "forget your finished jobs", kCleanHelp, CleanVerb, CleanVerbFlags, kNone, kDaemon},
+      {"drain", "no new jobs; the daemon ends after the last one", kDrainHelp, DrainVerb,
+       DrainVerbFlags, kNone, kDaemon},
+      {"shutdown", "end the daemon; its queue is kept", kShutdownHelp, ShutdownVerb,
+       ShutdownVerbFlags, kNone, kDaemon},
+      {"worker", "runs the daemon's jobs", kWorkerHelp, WorkerVerb, WorkerVerbFlags, kNone,
+       kNowhere},
   };
   return kVerbs;
+}
+
+std::vector<std::string> ListedVerbNames() {
+  std::vector<std::string> names;
+  for (const Verb& verb : AllVerbs()) {
+    if (verb.group != Verb::Group::kNowhere) names.emplace_back(verb.name);
+  }
+  return names;
 }
 
 const Verb* FindVerb(std::string_view name) {
@@ -54,16 +85,17 @@ usage: tiny-knn run QUERIES DOCS [flags]     QUERIES, DOCS: 2-D .npy files
        tiny-knn QUERIES DOCS [flags]         the same
        tiny-knn COMMAND ...
 
-commands:
+commands ('tiny-knn help COMMAND' describes one, with its flags and an example):
 )",
       kTinyKnnVersion);
-  for (const Verb& verb : AllVerbs()) {
-    text += fmt::format("  {:<9} {}\n", verb.name, verb.summary);
-  }
-  text += R"(
-  tiny-knn help COMMAND   flags of a command, with an example
-  tiny-knn demo           something to look at
-)";
+  const auto list = [&](Verb::Group group) {
+    for (const Verb& verb : AllVerbs()) {
+      if (verb.group == group) text += fmt::format("  {:<11} {}\n", verb.name, verb.summary);
+    }
+  };
+  list(Verb::Group::kHere);
+  text += "commands for a queue that several users and programs share:\n";
+  list(Verb::Group::kDaemon);
   return text;
 }
 
@@ -89,9 +121,7 @@ absl::Status HelpVerb(const std::vector<std::string>& args, Console& console) {
     console.Out(verb->help);
     return absl::OkStatus();
   }
-  std::vector<std::string> known;
-  for (const Verb& verb : AllVerbs()) known.emplace_back(verb.name);
-  const std::vector<std::string> near = NearestWords(names[0], known, 1);
+  const std::vector<std::string> near = NearestWords(names[0], ListedVerbNames(), 1);
   return absl::InvalidArgumentError(fmt::format(
       "no command '{}'; {}", names[0],
       near.empty() ? "see 'tiny-knn help'" : fmt::format("did you mean '{}'?", near[0])));
@@ -108,6 +138,8 @@ absl::Status VersionVerb(const std::vector<std::string>& args, Console& console)
   }
   return absl::OkStatus();
 }
+
+VerbFlags HelpOnlyFlags() { return FlagParser("", "").Flags(); }
 
 absl::Status AsBadInput(const absl::Status& status) {
   if (!absl::IsDataLoss(status)) return status;

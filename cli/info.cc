@@ -38,6 +38,16 @@ namespace {
 
 constexpr int kLabelWidth = 14;
 
+struct InfoTexts {
+  std::string path;
+  std::optional<std::string> input_dtype;
+};
+
+void Declare(FlagParser& parser, InfoTexts& texts) {
+  parser.Value("--input-dtype", &texts.input_dtype);
+  parser.Positional("FILE", &texts.path);
+}
+
 void Line(std::string_view label, const std::string& value, Console& console) {
   console.Out(PadRight(label, kLabelWidth) + OneLine(value) + "\n");
 }
@@ -151,10 +161,8 @@ absl::Status NpyInfo(const std::string& path, std::optional<DType> input_dtype, 
 
 absl::Status InfoVerb(const std::vector<std::string>& args, Console& console) {
   FlagParser parser("info", "FILE [--input-dtype T]");
-  std::string path;
-  std::optional<std::string> input_dtype_text;
-  parser.Value("--input-dtype", &input_dtype_text);
-  parser.Positional("FILE", &path);
+  InfoTexts texts;
+  Declare(parser, texts);
   absl::Status status = parser.Parse(args);
   if (!status.ok()) return status;
   if (parser.help_wanted()) {
@@ -162,16 +170,20 @@ absl::Status InfoVerb(const std::vector<std::string>& args, Console& console) {
     return absl::OkStatus();
   }
   std::optional<DType> input_dtype;
-  if (input_dtype_text) {
-    input_dtype = ParseDType(*input_dtype_text);
+  if (texts.input_dtype) {
+    input_dtype = ParseDType(*texts.input_dtype);
     if (!input_dtype) {
       return absl::InvalidArgumentError(fmt::format("--input-dtype expects one of {}, found '{}'",
-                                                    FileDTypeNames(), OneLine(*input_dtype_text)));
+                                                    FileDTypeNames(), OneLine(*texts.input_dtype)));
     }
   }
   // Only a regular file is looked into here: opening a FIFO would wait for its writer.
-  if (IsRegularFile(path) && LooksLikePickle(ReadStart(path))) return ResultInfo(path, console);
-  return NpyInfo(path, input_dtype, console);
+  if (IsRegularFile(texts.path) && LooksLikePickle(ReadStart(texts.path))) {
+    return ResultInfo(texts.path, console);
+  }
+  return NpyInfo(texts.path, input_dtype, console);
 }
+
+VerbFlags InfoVerbFlags() { return DeclaredFlags<InfoTexts>(Declare); }
 
 }  // namespace tiny_knn

@@ -7,11 +7,13 @@ namespace tiny_knn {
 namespace {
 
 std::atomic<int> caught_signal = 0;
+std::atomic<int> caught_signals = 0;
 static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may only touch lock-free");
 
 void Remember(int signal) {
   int none = 0;
   caught_signal.compare_exchange_strong(none, signal, std::memory_order_relaxed);
+  caught_signals.fetch_add(1, std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -29,5 +31,7 @@ void CatchInterrupts() {
 }
 
 int CaughtSignal() { return caught_signal.load(std::memory_order_relaxed); }
+
+int CaughtSignals() { return caught_signals.load(std::memory_order_relaxed); }
 
 }  // namespace tiny_knn

@@ -11,4 +11,7 @@ void CatchInterrupts();
 // The number of the first signal caught, or 0. Safe to call from any thread; costs one load.
 int CaughtSignal();
 
+// How many were caught: a second Ctrl-C may mean more than the first. As CaughtSignal.
+int CaughtSignals();
+
 }  // namespace tiny_knn

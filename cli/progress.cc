@@ -28,6 +28,7 @@ double PairsPerSecond(const ProgressState& state) {
 }
 
 std::optional<double> SecondsLeft(const ProgressState& state) {
+  if (state.seconds_left) return state.seconds_left;
   const double rate = PairsPerSecond(state);
   if (rate <= 0) return std::nullopt;
   return static_cast<double>(std::max<int64_t>(0, state.pairs_total - state.pairs_done)) / rate;
@@ -94,9 +95,7 @@ std::string FormatProgressJson(const ProgressState& state) {
 }
 
 ConsoleProgress::ConsoleProgress(Console& console, bool bar, bool json)
-    : console_(console), bar_(bar), json_(json) {}
-
-ConsoleProgress::~ConsoleProgress() { Clear(); }
+    : console_(console), bar_(bar), json_(json), line_(console) {}
 
 void ConsoleProgress::Report(int64_t pairs_done, int64_t pairs_total) {
   if (!bar_ && !json_) return;
@@ -111,18 +110,22 @@ void ConsoleProgress::Report(int64_t pairs_done, int64_t pairs_total) {
     console_.RawErr(FormatProgressJson(state) + "\n");
     return;
   }
-  const int terminal_width = TerminalWidth(STDERR_FILENO);
-  // The last column stays free: some terminals wrap as soon as it is written.
-  const int width = (terminal_width > 0 ? terminal_width : kUsualTerminalWidth) - 1;
-  const std::string line = FormatProgressBar(state, width);
-  const int line_width = DisplayWidth(line);
-  console_.RawErr(fmt::format("\r{}", PadRight(line, std::min(drawn_width_, width))));
-  drawn_width_ = line_width;
+  line_.Draw(FormatProgressBar(state, TerminalLine::Width()));
 }
 
 bool ConsoleProgress::cancelled() const { return CaughtSignal() != 0; }
 
-void ConsoleProgress::Clear() {
+int TerminalLine::Width() {
+  const int terminal_width = TerminalWidth(STDERR_FILENO);
+  return (terminal_width > 0 ? terminal_width : kUsualTerminalWidth) - 1;
+}
+
+void TerminalLine::Draw(const std::string& line) {
+  console_.RawErr(fmt::format("\r{}", PadRight(line, std::min(drawn_width_, Width()))));
+  drawn_width_ = DisplayWidth(line);
+}
+
+void TerminalLine::Clear() {
   if (drawn_width_ == 0) return;
   console_.RawErr(fmt::format("\r{:{}}\r", "", drawn_width_));
   drawn_width_ = 0;

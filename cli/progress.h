@@ -29,6 +29,8 @@ struct ProgressState {
   int64_t pairs_done = 0;
   int64_t pairs_total = 0;
   double seconds = 0;  // since the search began
+  // Where somebody knows better than the rate so far.
+  std::optional<double> seconds_left = {};
 };
 
 // The bar, exactly `width` columns or less and without a line end: share, bar, rate, time left.
@@ -37,18 +39,37 @@ std::string FormatProgressBar(const ProgressState& state, int width);
 // One JSON object, without a line end. `eta_seconds` is null as long as nothing is known.
 std::string FormatProgressJson(const ProgressState& state);
 
+// One line on standard error that is drawn over itself. The console must outlive it.
+// Thread-compatible.
+class TerminalLine {
+ public:
+  explicit TerminalLine(Console& console) : console_(console) {}
+  ~TerminalLine() { Clear(); }
+  TerminalLine(const TerminalLine&) = delete;
+  TerminalLine& operator=(const TerminalLine&) = delete;
+
+  // Columns that may be drawn on: one less than the terminal has, since some wrap as soon as the
+  // last one is written; 79 where the terminal does not say.
+  static int Width();
+
+  // `line` takes at most Width() columns.
+  void Draw(const std::string& line);
+  // Takes the line away, so that others can be printed.
+  void Clear();
+
+ private:
+  Console& console_;
+  int drawn_width_ = 0;  // columns of the line that stands on the terminal
+};
+
 // Draws what it hears, at most ten times a second, and is cancelled by a caught signal. The console
 // must outlive it. Thread safety as Progress says.
 class ConsoleProgress : public Progress {
  public:
   ConsoleProgress(Console& console, bool bar, bool json);
-  ~ConsoleProgress() override;  // takes the bar away
 
   void Report(int64_t pairs_done, int64_t pairs_total) override;
   bool cancelled() const override;
-
-  // Takes the bar away, so that other lines can be printed.
-  void Clear();
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -58,7 +79,7 @@ class ConsoleProgress : public Progress {
   const Clock::time_point start_ = Clock::now();
   Clock::time_point last_shown_;
   bool shown_any_ = false;
-  int drawn_width_ = 0;  // columns of the line that stands on the terminal
+  TerminalLine line_;
 };
 
 }  // namespace tiny_knn

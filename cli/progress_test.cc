@@ -57,6 +57,10 @@ TEST(ProgressBar, KnowsNoTimeAtTheStart) {
             "  0% [                               ] 0 pairs/s, --:-- left");
 }
 
+TEST(ProgressBar, SomebodyElseMayKnowTheTimeLeft) {
+  EXPECT_THAT(FormatProgressBar({0, 200, 0, 65.0}, 60), testing::HasSubstr(", 01:05 left"));
+}
+
 TEST(ProgressBar, LongSearchesShowHours) {
   EXPECT_THAT(FormatProgressBar({1, 10801, 1}, 80), testing::HasSubstr("3:00:00 left"));
 }

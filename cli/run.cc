@@ -10,11 +10,9 @@
 #include "cli/interrupt.h"
 #include "cli/progress.h"
 #include "cli/run_flags.h"
-#include "cli/text.h"
+#include "cli/search_report.h"
 #include "cli/verbs.h"
 #include "core/job/run_job.h"
-#include "core/job/verify.h"
-#include "fmt/format.h"
 #include "gpu/open_engine.h"
 
 namespace tiny_knn {
@@ -69,79 +67,23 @@ example: tiny-knn run queries.npy docs.npy -k 100 --metric cosine -o top.pkl
 
 namespace {
 
-constexpr int64_t kDefaultK = 2000;
-
-std::string ShapeText(const RowSource& source) {
-  return fmt::format("{} [{}, {}] {}", source.name(), source.rows(), source.dim(),
-                     DTypeName(source.dtype()));
-}
-
-// The plan, line by line, for --dry-run and --verbose.
-std::string PlanText(const PreparedJob& job, const Engine& engine) {
-  return fmt::format("queries       {}\ndocs          {}\noutput        {}\ndevice        {}\n{}",
-                     OneLine(ShapeText(*job.queries)), OneLine(ShapeText(*job.docs)),
-                     OneLine(job.output_path), engine.device(), DescribePlan(job.shape, job.plan));
-}
-
-void NoteMatrix(std::string_view name, int64_t nonfinite_rows, int64_t infs_made, DType dtype,
-                Console& console) {
-  if (nonfinite_rows > 0) {
-    console.Note(fmt::format("{}: {} with NaN or infinity (NaN scores rank last)", name,
-                             Plural(nonfinite_rows, "row", "rows")));
-  }
-  if (infs_made > 0) {
-    console.Note(fmt::format("{}: {} too large for {} and became infinite", name,
-                             Plural(infs_made, "value was", "values were"), DTypeName(dtype)));
-  }
-}
-
-void NoteDefaultK(const PreparedJob& job, Console& console) {
-  if (!job.k_was_reduced) return;
-  console.Note(fmt::format("k={}: fewer docs than the default k={}; --k sets another", job.params.k,
-                           kDefaultK));
-}
-
-void NoteReport(const JobSpec& spec, const PreparedJob& job, const SearchReport& report,
-                Console& console) {
-  NoteMatrix(spec.queries_path, report.nonfinite_query_rows, report.infs_made_in_queries,
-             spec.compute_dtype, console);
-  NoteMatrix(spec.docs_path, report.nonfinite_doc_rows, report.infs_made_in_docs,
-             spec.compute_dtype, console);
-  if (report.queries_with_tie_at_k > 0) {
-    console.Note(fmt::format("{} a tie across rank {}: of equal scores the lower doc index is kept",
-                             Plural(report.queries_with_tie_at_k, "query has", "queries have"),
-                             job.params.k));
-  }
-}
-
-void Summarise(const PreparedJob& job, const Engine& engine, const JobResult& result,
-               Console& console) {
-  const ProblemShape& shape = job.shape;
-  const double rate =
-      static_cast<double>(shape.num_queries) / std::max(result.search_seconds, 1e-9);
-  const SearchReport& report = result.report;
-  if (result.verified_queries > 0) {
-    console.Note(fmt::format("verified {} of {} (seed {}): identical to exact arithmetic",
-                             result.verified_queries, Plural(shape.num_queries, "query", "queries"),
-                             kVerifySeed));
-  }
-  console.Detail(fmt::format("{} pairs rescored exactly, {} to write", report.rescored_pairs,
-                             FormatSeconds(result.write_seconds)));
-  console.Summary(
-      fmt::format("{} x {}, dim {}, k={}, {}: {}, {} queries/s",
-                  Plural(shape.num_queries, "query", "queries"),
-                  Plural(shape.num_docs, "doc", "docs"), shape.dim, shape.k, engine.device(),
-                  FormatSeconds(result.search_seconds), FormatRate(rate)),
-      fmt::format("{{\"event\":\"done\",\"output_path\":{},\"queries\":{},\"docs\":{},\"dim\":{},"
-                  "\"k\":{},\"device\":\"{}\",\"search_seconds\":{:.6f},\"write_seconds\":{:.6f},"
-                  "\"nonfinite_query_rows\":{},\"nonfinite_doc_rows\":{},"
-                  "\"infs_made_in_queries\":{},\"infs_made_in_docs\":{},"
-                  "\"queries_with_tie_at_k\":{},\"verified_queries\":{}}}",
-                  JsonString(job.output_path), shape.num_queries, shape.num_docs, shape.dim,
-                  shape.k, engine.device(), result.search_seconds, result.write_seconds,
-                  report.nonfinite_query_rows, report.nonfinite_doc_rows,
-                  report.infs_made_in_queries, report.infs_made_in_docs,
-                  report.queries_with_tie_at_k, result.verified_queries));
+SearchSummary Summarise(const JobSpec& spec, const PreparedJob& job, const Engine& engine,
+                        const JobResult& result) {
+  return {.queries_name = spec.queries_path,
+          .docs_name = spec.docs_path,
+          .output_path = job.output_path,
+          .num_queries = job.shape.num_queries,
+          .num_docs = job.shape.num_docs,
+          .dim = job.shape.dim,
+          .k = job.shape.k,
+          .compute_dtype = spec.compute_dtype,
+          .device = std::string(engine.device()),
+          .docs = "",
+          .search_seconds = result.search_seconds,
+          .write_seconds = result.write_seconds,
+          .report = result.report,
+          .knows_rescored_pairs = true,
+          .verified_queries = result.verified_queries};
 }
 
 void SetUpConsole(const RunRequest& request, Console& console) {
@@ -168,13 +110,11 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
       OpenEngine({request->spec.device, request->spec.gpu_memory_bytes});
   if (!opened.ok()) return opened.status();
   if (!opened->note.empty()) console.Note(opened->note);
-  const std::string plan = PlanText(*job, *opened->engine);
   if (request->dry_run) {
-    NoteDefaultK(*job, console);
-    console.Out(plan);
-    if (plan.empty() || plan.back() != '\n') console.Out("\n");
+    PrintPlan(*job, *opened->engine, console);
     return absl::OkStatus();
   }
+  const std::string plan = PlanText(*job, *opened->engine);
   for (size_t begin = 0; begin < plan.size();) {
     const size_t end = std::min(plan.find('\n', begin), plan.size());
     console.Detail(plan.substr(begin, end - begin));
@@ -194,12 +134,12 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
     return absl::CancelledError("interrupted: no result was written");
   }
   if (!result.ok()) return result.status();
-  // Byte for byte for a program; but a terminal would obey what is in a name.
-  console.Out((isatty(STDOUT_FILENO) != 0 ? OneLine(job->output_path) : job->output_path) + "\n");
+  PrintPath(job->output_path, console);
   NoteDefaultK(*job, console);
-  NoteReport(request->spec, *job, result->report, console);
-  Summarise(*job, *opened->engine, *result, console);
+  SaySummary(Summarise(request->spec, *job, *opened->engine, *result), console);
   return absl::OkStatus();
 }
+
+VerbFlags RunVerbFlags() { return DeclaredFlags<RunTexts>(DeclareRunFlags); }
 
 }  // namespace tiny_knn

@@ -20,35 +20,13 @@ namespace {
 constexpr int64_t kNoMost = std::numeric_limits<int64_t>::max();
 constexpr int64_t kMostThreads = 4096;
 
-using Text = std::optional<std::string>;  // nothing where the flag was not given
+using Text = RunTexts::Text;
 
-struct RunFlags {
-  std::string queries, docs;
-  Text k, dtype, batch_size, output_path, device, metric, threads, memory_limit, gpu_memory,
-      input_dtype, verify, progress;
-  bool cpu = false, dry_run = false, exclude_self = false, quiet = false, verbose = false;
-};
-
-void Declare(FlagParser& parser, RunFlags& flags) {
-  parser.Value("-k,--k", &flags.k);
-  parser.Value("--metric", &flags.metric);
-  parser.Value("--dtype", &flags.dtype);
-  parser.Switch("--exclude-self", &flags.exclude_self);
-  parser.Value("--input-dtype", &flags.input_dtype);
-  parser.Value("-o,--output-path", &flags.output_path);
-  parser.Value("--device", &flags.device);
-  parser.Switch("--cpu", &flags.cpu);
-  parser.Value("--threads", &flags.threads);
-  parser.Value("--memory-limit", &flags.memory_limit);
-  parser.Value("--gpu-memory", &flags.gpu_memory);
-  parser.Value("--batch-size", &flags.batch_size);
-  parser.Switch("--dry-run", &flags.dry_run);
-  parser.Value("--verify", &flags.verify);
-  parser.Value("--progress", &flags.progress);
-  parser.Switch("-q,--quiet", &flags.quiet);
-  parser.Switch("-v,--verbose", &flags.verbose);
-  parser.Positional("QUERIES", &flags.queries);
-  parser.Positional("DOCS", &flags.docs);
+// `run`'s own: both files are required.
+void Declare(FlagParser& parser, RunTexts& texts) {
+  DeclareRunFlags(parser, texts);
+  parser.Positional("QUERIES", &texts.queries);
+  parser.Positional("DOCS", &texts.docs);
 }
 
 // Turns texts into values, one after the other; the first that is wrong stays as the status.
@@ -104,64 +82,121 @@ std::optional<DType> ParseComputeDType(std::string_view name) {
 
 }  // namespace
 
-absl::StatusOr<RunRequest> ParseRunFlags(const std::vector<std::string>& args) {
-  FlagParser parser("run", "QUERIES DOCS [flags]");
-  RunFlags flags;
-  Declare(parser, flags);
-  absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
+void DeclareRunFlags(FlagParser& parser, RunTexts& texts) {
+  parser.Value("-k,--k", &texts.k);
+  parser.Value("--metric", &texts.metric);
+  parser.Value("--dtype", &texts.dtype);
+  parser.Switch("--exclude-self", &texts.exclude_self);
+  parser.Value("--input-dtype", &texts.input_dtype);
+  parser.Value("-o,--output-path", &texts.output_path);
+  parser.Value("--device", &texts.device);
+  parser.Switch("--cpu", &texts.cpu);
+  parser.Value("--threads", &texts.threads);
+  parser.Value("--memory-limit", &texts.memory_limit);
+  parser.Value("--gpu-memory", &texts.gpu_memory);
+  parser.Value("--batch-size", &texts.batch_size);
+  parser.Switch("--dry-run", &texts.dry_run);
+  parser.Value("--verify", &texts.verify);
+  parser.Value("--progress", &texts.progress);
+  parser.Switch("-q,--quiet", &texts.quiet);
+  parser.Switch("-v,--verbose", &texts.verbose);
+}
+
+const char* FirstSearchFlagGiven(const RunTexts& texts) {
+  const std::pair<const char*, bool> given[] = {
+      {"--k", texts.k.has_value()},
+      {"--metric", texts.metric.has_value()},
+      {"--dtype", texts.dtype.has_value()},
+      {"--exclude-self", texts.exclude_self},
+      {"--input-dtype", texts.input_dtype.has_value()},
+      {"--output-path", texts.output_path.has_value()},
+      {"--device", texts.device.has_value()},
+      {"--cpu", texts.cpu},
+      {"--threads", texts.threads.has_value()},
+      {"--memory-limit", texts.memory_limit.has_value()},
+      {"--gpu-memory", texts.gpu_memory.has_value()},
+      {"--batch-size", texts.batch_size.has_value()},
+      {"--verify", texts.verify.has_value()},
+  };
+  for (const auto& [name, is_given] : given) {
+    if (is_given) return name;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<RunRequest> InterpretReportingFlags(const RunTexts& texts) {
   RunRequest request;
-  request.help = parser.help_wanted();
-  if (request.help) return request;
-
-  JobSpec& spec = request.spec;
-  spec.queries_path = flags.queries;
-  spec.docs_path = flags.docs;
-  spec.exclude_self = flags.exclude_self;
-  request.dry_run = flags.dry_run;
-  request.quiet = flags.quiet;
-  request.verbose = flags.verbose;
-
+  request.dry_run = texts.dry_run;
+  request.quiet = texts.quiet;
+  request.verbose = texts.verbose;
   ValueReader read;
-  if (flags.queries.empty()) read.Refuse("QUERIES is an empty name; give an .npy file");
-  if (flags.docs.empty()) read.Refuse("DOCS is an empty name; give an .npy file");
-  if (flags.k) {
-    spec.k = 0;
-    read.Count("--k", flags.k, 1, kNoMost, &*spec.k);
-  }
-  if (flags.batch_size) {
-    spec.batch_size = 0;
-    read.Count("--batch-size", flags.batch_size, 1, kNoMost, &*spec.batch_size);
-  }
-  read.Count("--threads", flags.threads, 1, kMostThreads, &spec.threads);
-  read.Count("--verify", flags.verify, 0, kNoMost, &spec.verify_queries);
-  read.Size("--memory-limit", flags.memory_limit, &spec.memory_limit_bytes);
-  read.Size("--gpu-memory", flags.gpu_memory, &spec.gpu_memory_bytes);
-  read.Name("--metric", flags.metric, ParseMetric, "ip, cosine or l2", &spec.metric);
-  read.Name("--dtype", flags.dtype, ParseComputeDType,
-            fmt::format("one of {}", ComputeDTypeNames()), &spec.compute_dtype);
-  read.Name("--input-dtype", flags.input_dtype, ParseDType,
-            fmt::format("one of {}", FileDTypeNames()), &spec.input_dtype);
-  read.Name("--progress", flags.progress, ParseProgressMode, "auto, always, never or json",
+  read.Name("--progress", texts.progress, ParseProgressMode, "auto, always, never or json",
             &request.progress);
-  if (flags.output_path) {
-    spec.output_path = *flags.output_path;
-    if (spec.output_path.empty()) read.Refuse("--output-path expects a file name, found ''");
-  }
-  spec.device = flags.device.value_or(flags.cpu ? "cpu" : "auto");
-  if (flags.cpu && spec.device != "cpu" && spec.device != "auto") {
-    read.Refuse(fmt::format("--cpu and --device {} contradict each other; give one of them",
-                            OneLine(spec.device)));
-  }
-  if (flags.cpu) spec.device = "cpu";
   if (!read.status().ok()) return read.status();
   return request;
 }
 
+absl::StatusOr<RunRequest> InterpretRunFlags(const RunTexts& texts) {
+  RunRequest request;
+  JobSpec& spec = request.spec;
+  spec.queries_path = texts.queries;
+  spec.docs_path = texts.docs;
+  spec.exclude_self = texts.exclude_self;
+
+  ValueReader read;
+  if (texts.queries.empty()) read.Refuse("QUERIES is an empty name; give an .npy file");
+  if (texts.docs.empty()) read.Refuse("DOCS is an empty name; give an .npy file");
+  if (texts.k) {
+    spec.k = 0;
+    read.Count("--k", texts.k, 1, kNoMost, &*spec.k);
+  }
+  if (texts.batch_size) {
+    spec.batch_size = 0;
+    read.Count("--batch-size", texts.batch_size, 1, kNoMost, &*spec.batch_size);
+  }
+  read.Count("--threads", texts.threads, 1, kMostThreads, &spec.threads);
+  read.Count("--verify", texts.verify, 0, kNoMost, &spec.verify_queries);
+  read.Size("--memory-limit", texts.memory_limit, &spec.memory_limit_bytes);
+  read.Size("--gpu-memory", texts.gpu_memory, &spec.gpu_memory_bytes);
+  read.Name("--metric", texts.metric, ParseMetric, "ip, cosine or l2", &spec.metric);
+  read.Name("--dtype", texts.dtype, ParseComputeDType,
+            fmt::format("one of {}", ComputeDTypeNames()), &spec.compute_dtype);
+  read.Name("--input-dtype", texts.input_dtype, ParseDType,
+            fmt::format("one of {}", FileDTypeNames()), &spec.input_dtype);
+  if (texts.output_path) {
+    spec.output_path = *texts.output_path;
+    if (spec.output_path.empty()) read.Refuse("--output-path expects a file name, found ''");
+  }
+  spec.device = texts.device.value_or(texts.cpu ? "cpu" : "auto");
+  if (texts.cpu && spec.device != "cpu" && spec.device != "auto") {
+    read.Refuse(fmt::format("--cpu and --device {} contradict each other; give one of them",
+                            OneLine(spec.device)));
+  }
+  if (texts.cpu) spec.device = "cpu";
+  if (!read.status().ok()) return read.status();
+  absl::StatusOr<RunRequest> reporting = InterpretReportingFlags(texts);
+  if (reporting.ok()) reporting->spec = std::move(spec);
+  return reporting;
+}
+
+absl::StatusOr<RunRequest> ParseRunFlags(const std::vector<std::string>& args) {
+  FlagParser parser("run", "QUERIES DOCS [flags]");
+  RunTexts texts;
+  Declare(parser, texts);
+  absl::Status status = parser.Parse(args);
+  if (!status.ok()) return status;
+  if (parser.help_wanted()) {
+    RunRequest request;
+    request.help = true;
+    return request;
+  }
+  return InterpretRunFlags(texts);
+}
+
 std::vector<std::string> RunFlagNames() {
   FlagParser parser("run", "");
-  RunFlags flags;
-  Declare(parser, flags);
+  RunTexts texts;
+  Declare(parser, texts);
   return parser.FlagNames();
 }
 

@@ -51,6 +51,14 @@ struct ShowFlags {
   std::optional<std::string> labels, query_labels, queries, top;
 };
 
+void Declare(FlagParser& parser, ShowFlags& flags) {
+  parser.Value("--labels", &flags.labels);
+  parser.Value("--query-labels", &flags.query_labels);
+  parser.Value("--queries", &flags.queries);
+  parser.Value("--top", &flags.top);
+  parser.Positional("RESULT", &flags.result);
+}
+
 bool Utf8Locale() {
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
     const char* value = std::getenv(name);
@@ -217,11 +225,7 @@ absl::Status Show(const ShowFlags& flags, Console& console) {
 absl::Status ShowVerb(const std::vector<std::string>& args, Console& console) {
   FlagParser parser("show", "RESULT [flags]");
   ShowFlags flags;
-  parser.Value("--labels", &flags.labels);
-  parser.Value("--query-labels", &flags.query_labels);
-  parser.Value("--queries", &flags.queries);
-  parser.Value("--top", &flags.top);
-  parser.Positional("RESULT", &flags.result);
+  Declare(parser, flags);
   absl::Status status = parser.Parse(args);
   if (!status.ok()) return status;
   if (parser.help_wanted()) {
@@ -230,5 +234,7 @@ absl::Status ShowVerb(const std::vector<std::string>& args, Console& console) {
   }
   return Show(flags, console);
 }
+
+VerbFlags ShowVerbFlags() { return DeclaredFlags<ShowFlags>(Declare); }
 
 }  // namespace tiny_knn

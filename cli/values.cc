@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 
-#include "absl/status/status.h"
 #include "cli/text.h"
 #include "fmt/format.h"
 
@@ -102,6 +101,51 @@ absl::StatusOr<int64_t> ParseSize(std::string_view flag, std::string_view text) 
   if (__builtin_add_overflow(bytes, fraction_bytes, &bytes)) return refuse(" (too large)");
   if (bytes < 1) return refuse(" (less than a byte)");
   return bytes;
+}
+
+absl::StatusOr<int64_t> ParseDuration(std::string_view flag, std::string_view text) {
+  const size_t digits_end = std::min(text.find_first_not_of("0123456789"), text.size());
+  const std::string unit = Lower(text.substr(digits_end));
+  int64_t unit_seconds = 0;
+  if (unit.empty() || unit == "s") unit_seconds = 1;
+  if (unit == "m") unit_seconds = 60;
+  if (unit == "h") unit_seconds = 3600;
+  if (unit == "d") unit_seconds = 86400;
+  const std::optional<int64_t> count = DigitsToInt(text.substr(0, digits_end));
+  int64_t seconds = 0;
+  // Three years: the most that a job may ask for, and in the range of any clock.
+  constexpr int64_t kMostSeconds = 100'000'000;
+  if (digits_end == 0 || unit_seconds == 0 || !count ||
+      __builtin_mul_overflow(*count, unit_seconds, &seconds) || seconds > kMostSeconds) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} expects a duration such as 30s, 10m, 1h or a number of seconds, found '{}'",
+                    flag, OneLine(text)));
+  }
+  return seconds;
+}
+
+absl::Status CheckDevice(std::string_view flag, std::string_view text) {
+  constexpr std::string_view kIndexed = "cuda:";
+  constexpr size_t kMostDigits = 3;
+  const bool has_index = text.starts_with(kIndexed) &&
+                         text.size() <= kIndexed.size() + kMostDigits &&
+                         AllDigits(text.substr(kIndexed.size()));
+  if (text == "auto" || text == "cpu" || text == "cuda" || has_index) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format(
+      "{} expects auto, cpu, cuda or cuda:N (N = 0, 1, ...), found '{}'", flag, OneLine(text)));
+}
+
+absl::StatusOr<int64_t> ParseInteger(std::string_view flag, std::string_view text, int64_t min,
+                                     int64_t max) {
+  const bool negative = text.starts_with('-');
+  const std::string_view digits = text.substr(negative ? 1 : 0);
+  const std::optional<int64_t> size = AllDigits(digits) ? DigitsToInt(digits) : std::nullopt;
+  const int64_t value = negative ? -size.value_or(0) : size.value_or(0);
+  if (!size || value < min || value > max) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{} expects a whole number from {} to {}, found '{}'", flag, min, max, OneLine(text)));
+  }
+  return value;
 }
 
 absl::StatusOr<IndexRange> ParseRange(std::string_view flag, std::string_view text, int64_t size) {

@@ -7,6 +7,7 @@
 #include <limits>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace tiny_knn {
@@ -19,6 +20,17 @@ absl::StatusOr<int64_t> ParseCount(std::string_view flag, std::string_view text,
 // any case: B, K, M, G, T (also KiB, MiB, ...: powers of 1024) or KB, MB, GB, TB (powers of 1000).
 // "4G", "512M", "1.5GiB", "1000000". Fractions of a byte are dropped.
 absl::StatusOr<int64_t> ParseSize(std::string_view flag, std::string_view text);
+
+// Seconds, from 0 to three years: digits and a unit (s, m, h or d; seconds without one): "30",
+// "10m", "1h".
+absl::StatusOr<int64_t> ParseDuration(std::string_view flag, std::string_view text);
+
+// OK for auto, cpu, cuda and cuda:N.
+absl::Status CheckDevice(std::string_view flag, std::string_view text);
+
+// A whole decimal number in [min, max], which may be negative.
+absl::StatusOr<int64_t> ParseInteger(std::string_view flag, std::string_view text, int64_t min,
+                                     int64_t max);
 
 // Half-open: [begin, end).
 struct IndexRange {

@@ -114,5 +114,45 @@ TEST(ParseRange, RefusesEmptyBackwardAndOutside) {
   }
 }
 
+TEST(ParseDuration, UnitsAreSecondsMinutesHoursAndDays) {
+  EXPECT_EQ(*ParseDuration("--t", "0"), 0);
+  EXPECT_EQ(*ParseDuration("--t", "30"), 30);
+  EXPECT_EQ(*ParseDuration("--t", "30s"), 30);
+  EXPECT_EQ(*ParseDuration("--t", "10m"), 600);
+  EXPECT_EQ(*ParseDuration("--t", "2H"), 7200);
+  EXPECT_EQ(*ParseDuration("--t", "1d"), 86400);
+  EXPECT_EQ(*ParseDuration("--t", "100000000"), 100'000'000);
+}
+
+TEST(ParseDuration, RefusesWhatIsNone) {
+  for (const char* text : {"", "s", "-1", "1.5h", "10 m", "10min", "1h30m", "100000001", "2000d",
+                           "9223372036854775807d", "99999999999999999999"}) {
+    const auto seconds = ParseDuration("--timeout", text);
+    ASSERT_FALSE(seconds.ok()) << text << " is " << *seconds;
+    EXPECT_THAT(Message(seconds.status()), StartsWith("--timeout expects a duration such as 30s"));
+  }
+}
+
+TEST(ParseInteger, MayBeNegative) {
+  EXPECT_EQ(*ParseInteger("--p", "-100", -100, 100), -100);
+  EXPECT_EQ(*ParseInteger("--p", "0", -100, 100), 0);
+  EXPECT_EQ(*ParseInteger("--p", "100", -100, 100), 100);
+  for (const char* text : {"", "-", "--1", "+1", "101", "-101", "1.0", "a", "1 "}) {
+    const auto value = ParseInteger("--priority", text, -100, 100);
+    ASSERT_FALSE(value.ok()) << text;
+    EXPECT_THAT(Message(value.status()),
+                StartsWith("--priority expects a whole number from -100 to 100"));
+  }
+}
+
+TEST(CheckDevice, KnowsTheNamesOfDevices) {
+  for (const char* text : {"auto", "cpu", "cuda", "cuda:0", "cuda:15"}) {
+    EXPECT_TRUE(CheckDevice("--device", text).ok()) << text;
+  }
+  for (const char* text : {"", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:1000", "cuda0"}) {
+    EXPECT_THAT(Message(CheckDevice("--device", text)), StartsWith("--device expects auto, cpu"));
+  }
+}
+
 }  // namespace
 }  // namespace tiny_knn

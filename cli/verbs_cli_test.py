@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 
 import numpy
@@ -203,10 +204,15 @@ class HelpTest(CliTest):
             self.assertEqual(self.run_ok(*args).stdout, done.stdout)
 
     def test_every_command_has_a_page_with_an_example(self):
-        for verb in ("run", "info", "show", "demo"):
-            page = self.run_ok(verb, "--help").stdout
-            self.assertIn(f"example: tiny-knn {verb}", page)
-            self.assertEqual(self.run_ok("help", verb).stdout, page)
+        listed = re.findall(r"^  (\w+)  +\w", self.run_ok("help").stdout, re.MULTILINE)
+        self.assertGreater(len(listed), 15)
+        for verb in listed:
+            with self.subTest(verb=verb):
+                page = self.run_ok(verb, "--help").stdout
+                self.assertTrue(page.startswith(f"tiny-knn {verb}: "), page)
+                self.assertEqual(self.run_ok("help", verb).stdout, page)
+                if verb != "version":
+                    self.assertRegex(page, rf"\nexample: (source <\()?tiny-knn {verb}")
 
     def test_version(self):
         for args in (["--version"], ["version"]):

@@ -11,9 +11,12 @@ fail() {
 checkout=$work/checkout prefix=$work/prefix
 mkdir -p "$checkout/tools" "$checkout/examples/words"
 cp -L "$tools/install" "$tools/common.sh" "$checkout/tools/"
-# shellcheck disable=SC2016  # $0 is the stand-in's own
-printf '#!/bin/sh\necho "$0"\n' >"$checkout/tools/tiny-knn"
-chmod +x "$checkout/tools/"*
+mkdir -p "$checkout/built/cli" "$checkout/built/daemon"
+printf '#!/bin/sh\necho "%s/built/cli/tiny-knn"\n' "$checkout" >"$checkout/tools/tiny-knn"
+# shellcheck disable=SC2016  # $* is the stand-in's own
+printf '#!/bin/sh\necho "tiny-knn $*"\n' >"$checkout/built/cli/tiny-knn"
+printf '#!/bin/sh\necho tiny-knnd\n' >"$checkout/built/daemon/tiny-knnd"
+chmod +x "$checkout/tools/"* "$checkout/built/"*/*
 for file in docs.npy queries.npy query_words.txt words.txt LICENSE README.md; do
   echo "$file" >"$checkout/examples/words/$file"
 done
@@ -22,7 +25,12 @@ install_() { "$checkout/tools/install" --prefix "$prefix" "$@"; }
 if install_ --uninstall 2>/dev/null; then fail "uninstalling nothing succeeded"; fi
 
 install_
-[[ $("$prefix/bin/tiny-knn") == "$prefix/bin/tiny-knn" ]] || fail "the program does not run"
+[[ $("$prefix/bin/tiny-knn" help) == 'tiny-knn help' ]] || fail "the program does not run"
+[[ $("$prefix/bin/tiny-knnd") == tiny-knnd ]] || fail "the daemon's program does not run"
+[[ $(<"$prefix/share/bash-completion/completions/tiny-knn") == 'tiny-knn completion bash' ]] ||
+  fail "bash cannot complete it"
+[[ $(<"$prefix/share/zsh/site-functions/_tiny-knn") == 'tiny-knn completion zsh' ]] ||
+  fail "zsh cannot complete it"
 [[ -f $prefix/share/tiny-knn/words/docs.npy ]] || fail "the demo's data is missing"
 
 install_

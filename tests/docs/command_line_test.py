@@ -15,8 +15,8 @@ def program(*arguments):
 
 
 def commands():
-    listed = program("help").partition("commands:\n")[2].partition("\n\n")[0]
-    return re.findall(r"^  (\w+) ", listed, re.MULTILINE)
+    """What the overview lists under its two headings; its last lines are examples."""
+    return re.findall(r"^  (\w+)  +\w", program("help"), re.MULTILINE)
 
 
 def flags_of_help(command):
@@ -45,6 +45,7 @@ class DocumentedFlags(unittest.TestCase):
 
     def test_every_command_has_a_section_with_just_its_flags(self):
         self.assertIn("run", commands())
+        self.assertIn("submit", commands())
         for command in commands():
             with self.subTest(command=command):
                 self.assertIn(f"tiny-knn {command}", list(self.sections))
@@ -54,6 +55,14 @@ class DocumentedFlags(unittest.TestCase):
     def test_the_pages_do_name_flags(self):
         self.assertIn("-o", flags_of_help("run"))
         self.assertIn("--memory-limit", flags_of_tables(self.sections["tiny-knn run"]))
+
+    def test_the_overview_names_every_command(self):
+        page = pathlib.Path("docs/command_line.md").read_text(encoding="utf-8")
+        listed = set(re.findall(r"^tiny-knn (\w+)", page.partition("## ")[0], re.MULTILINE))
+        self.assertEqual(listed - {"QUERIES"}, set(commands()))
+
+    def test_submit_has_all_flags_of_run(self):
+        self.assertLessEqual(flags_of_help("run"), flags_of_help("submit"))
 
     def test_every_section_about_a_command_is_about_one_that_exists(self):
         named = {name.split()[1] for name in self.sections if name.startswith("tiny-knn ")}

@@ -1,0 +1,126 @@
+#include "cli/daemon_connection.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <limits>
+#include <thread>
+#include <utility>
+
+#include "cli/interrupt.h"
+#include "cli/text.h"
+#include "cli/values.h"
+#include "core/job/version.h"
+#include "daemon/protocol/client_messages.h"
+#include "daemon/protocol/daemon_paths.h"
+#include "daemon/protocol/status_code_name.h"
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+
+namespace tiny_knn {
+namespace {
+
+constexpr std::chrono::milliseconds kBetweenAttempts(100);
+
+const char* ReadEnvironment(const char* name) { return std::getenv(name); }
+
+}  // namespace
+
+void DeclareDaemonFlags(FlagParser& parser, DaemonTexts& texts) {
+  parser.Value("--socket", &texts.socket);
+}
+
+bool SignalCaught() { return CaughtSignal() != 0; }
+
+absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(const DaemonTexts& texts,
+                                                              std::function<bool()> interrupted) {
+  DaemonClient::Options options;
+  if (texts.socket) {
+    absl::Status status = CheckSocketPath(*texts.socket);
+    if (!status.ok()) {
+      return absl::InvalidArgumentError(
+          fmt::format("--socket {}: {}", OneLine(*texts.socket), std::string(status.message())));
+    }
+    options.socket_paths = {*texts.socket};
+  } else {
+    options.socket_paths = SocketsToTry(geteuid() == 0, ReadEnvironment);
+  }
+  options.client_name = fmt::format("tiny-knn {}", kTinyKnnVersion);
+  options.interrupted = std::move(interrupted);
+  return DaemonClient::Connect(options);
+}
+
+absl::StatusOr<std::unique_ptr<DaemonClient>> ReconnectToDaemon(const DaemonTexts& texts,
+                                                                std::function<bool()> interrupted) {
+  const auto give_up = std::chrono::steady_clock::now() + kReconnectFor;
+  while (true) {
+    absl::StatusOr<std::unique_ptr<DaemonClient>> client = ConnectToDaemon(texts, interrupted);
+    // Anything else than nobody there does not pass by waiting.
+    if (!absl::IsUnavailable(client.status()) || std::chrono::steady_clock::now() >= give_up) {
+      return client;
+    }
+    if (interrupted()) return absl::CancelledError("interrupted");
+    std::this_thread::sleep_for(kBetweenAttempts);
+  }
+}
+
+bool ConnectionIsBroken(DaemonClient& client) {
+  return !client.Call<StatsReply>(StatsRequest{}).ok();
+}
+
+const std::string& UserNames::Of(int64_t uid) {
+  const auto [entry, is_new] = names_.try_emplace(uid);
+  if (!is_new) return entry->second;
+  entry->second = fmt::format("{}", uid);
+  if (uid < 0 || uid > std::numeric_limits<uid_t>::max()) return entry->second;
+  std::vector<char> buffer(4096);
+  struct passwd user {};
+  struct passwd* found = nullptr;
+  int error = 0;
+  while ((error = getpwuid_r(static_cast<uid_t>(uid), &user, buffer.data(), buffer.size(),
+                             &found)) == ERANGE &&
+         buffer.size() < 1024 * 1024) {
+    buffer.resize(buffer.size() * 2);
+  }
+  if (error == 0 && found != nullptr) entry->second = found->pw_name;
+  return entry->second;
+}
+
+nlohmann::json JobToJson(const JobView& job, UserNames& users) {
+  nlohmann::json json = JobViewToJson(job);
+  json["user"] = users.Of(job.uid);
+  return json;
+}
+
+std::string JobsToJsonArray(const std::vector<JobView>& jobs, UserNames& users) {
+  nlohmann::json array = nlohmann::json::array();
+  for (const JobView& job : jobs) array.push_back(JobToJson(job, users));
+  return array.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+absl::StatusOr<std::vector<int64_t>> ParseJobIds(const std::vector<std::string>& words,
+                                                 const std::string& usage) {
+  if (words.empty()) {
+    return absl::InvalidArgumentError(
+        fmt::format("missing ID; usage: tiny-knn {} ('tiny-knn status' lists jobs)", usage));
+  }
+  std::vector<int64_t> ids;
+  for (const std::string& word : words) {
+    const absl::StatusOr<int64_t> id = ParseCount("a job's ID", word, 1);
+    if (!id.ok()) return id.status();
+    ids.push_back(*id);
+  }
+  return ids;
+}
+
+absl::Status JobStatus(const JobView& job) {
+  if (job.state == JobState::kDone) return absl::OkStatus();
+  absl::StatusCode code = ParseStatusCode(job.error_code).value_or(absl::StatusCode::kUnknown);
+  if (code == absl::StatusCode::kOk) code = absl::StatusCode::kUnknown;
+  if (job.state == JobState::kCancelled) code = absl::StatusCode::kCancelled;
+  const std::string why = job.error.empty() ? std::string(JobStateName(job.state)) : job.error;
+  return absl::Status(code, fmt::format("job {}: {}", job.id, why));
+}
+
+}  // namespace tiny_knn

@@ -1,0 +1,66 @@
+// What every verb that talks to the daemon starts with: where its socket lies, a connection, and
+// the names of users.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cli/flags.h"
+#include "daemon/client/client.h"
+#include "daemon/protocol/job_view.h"
+#include "nlohmann/json_fwd.hpp"
+
+namespace tiny_knn {
+
+// The flags that all of these verbs have.
+struct DaemonTexts {
+  std::optional<std::string> socket;
+};
+void DeclareDaemonFlags(FlagParser& parser, DaemonTexts& texts);
+
+// Connects to the daemon of --socket, else to the first that listens where one may. Errors as
+// DaemonClient::Connect. `interrupted` ends every wait; by default a caught signal does.
+absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(const DaemonTexts& texts,
+                                                              std::function<bool()> interrupted);
+bool SignalCaught();
+
+// Keeps trying to connect for as long as a daemon may take to start again. `interrupted` as above.
+inline constexpr std::chrono::seconds kReconnectFor(60);
+absl::StatusOr<std::unique_ptr<DaemonClient>> ReconnectToDaemon(const DaemonTexts& texts,
+                                                                std::function<bool()> interrupted);
+
+// Whether it is the connection that failed, where a call gave Unavailable: a daemon that refuses
+// work answers the next call, a broken connection does not.
+bool ConnectionIsBroken(DaemonClient& client);
+
+// User names by number, each asked for once. Thread-compatible.
+class UserNames {
+ public:
+  // The name, or the number in decimal where the system knows none.
+  const std::string& Of(int64_t uid);
+
+ private:
+  std::map<int64_t, std::string> names_;
+};
+
+// JobViewToJson with a member "user" more.
+nlohmann::json JobToJson(const JobView& job, UserNames& users);
+std::string JobsToJsonArray(const std::vector<JobView>& jobs, UserNames& users);  // one line
+
+// Job ids as typed: positive decimal numbers. `usage` is said when there are none.
+absl::StatusOr<std::vector<int64_t>> ParseJobIds(const std::vector<std::string>& words,
+                                                 const std::string& usage);
+
+// Why a finished job came to nothing, with the code that it has here and now; OK for one that is
+// done. REQUIRES: the job is finished.
+absl::Status JobStatus(const JobView& job);
+
+}  // namespace tiny_knn

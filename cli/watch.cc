@@ -1,0 +1,158 @@
+#include "cli/watch.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <string_view>
+#include <tuple>
+#include <utility>
+
+#include "cli/job_selection.h"
+#include "cli/job_table.h"
+#include "daemon/client/client.h"
+#include "daemon/protocol/client_messages.h"
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+
+namespace tiny_knn {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kBetweenDraws(250);
+constexpr int kUsualTerminalHeight = 24;
+
+bool CanRedraw() {
+  const char* terminal = std::getenv("TERM");
+  return isatty(STDOUT_FILENO) != 0 && terminal != nullptr && *terminal != '\0' &&
+         std::string_view(terminal) != "dumb";
+}
+
+int TerminalHeight() {
+  struct winsize size {};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_row == 0) return kUsualTerminalHeight;
+  return size.ws_row;
+}
+
+// What a reader of lines would call a change; times pass without one.
+using Seen = std::tuple<JobState, std::string, std::string>;
+Seen SeenOf(const JobView& job) {
+  return {job.state, job.state == JobState::kRunning ? FormatPercent(job.progress) : "",
+          job.reason};
+}
+
+class Watch {
+ public:
+  Watch(const WatchOptions& options, Console& console)
+      : options_(options), console_(console), redraws_(!options.json && CanRedraw()) {}
+
+  absl::Status Run() {
+    absl::StatusOr<std::unique_ptr<DaemonClient>> client =
+        ConnectToDaemon(options_.daemon, SignalCaught);
+    while (true) {
+      absl::Status status = client.status();
+      if (status.ok()) status = Listen(**client);
+      if (status.ok() || SignalCaught() || console_.reader_gone()) return absl::OkStatus();
+      if (!connected_once_ || !absl::IsUnavailable(status)) return status;
+      client = ReconnectToDaemon(options_.daemon, SignalCaught);
+      if (absl::IsUnavailable(client.status())) return client.status();
+    }
+  }
+
+ private:
+  // Until the connection breaks or there is nothing more to watch (OK).
+  absl::Status Listen(DaemonClient& client) {
+    absl::Status status =
+        client.Call<SubscribeReply>(SubscribeRequest{.jobs = options_.ids}).status();
+    if (!status.ok()) return status;
+    connected_once_ = true;
+    Clock::time_point next_draw = Clock::now() + kBetweenDraws;
+    while (true) {
+      const absl::StatusOr<std::optional<JobEvent>> event = client.NextEvent(kBetweenDraws);
+      if (!event.ok()) return event.status();
+      if (event->has_value()) {
+        status = Take((*event)->job);
+        if (!status.ok()) return status;
+      }
+      if (redraws_ && (Clock::now() >= next_draw || NothingMore())) {
+        status = Redraw(client);
+        if (!status.ok()) return status;
+        next_draw = Clock::now() + kBetweenDraws;
+      }
+      if (NothingMore() || console_.reader_gone()) return absl::OkStatus();
+    }
+  }
+
+  bool NothingMore() const {
+    return !options_.ids.empty() &&
+           std::all_of(options_.ids.begin(), options_.ids.end(), [this](int64_t id) {
+             const auto found = jobs_.find(id);
+             return found != jobs_.end() && IsFinished(found->second.state);
+           });
+  }
+
+  absl::Status Take(const JobView& job) {
+    const auto [known, is_new] = jobs_.insert_or_assign(job.id, job);
+    const Seen seen = SeenOf(job);
+    const bool changed = is_new || seen_[job.id] != seen;
+    seen_[job.id] = seen;
+    const bool old = is_new && IsFinished(job.state) && options_.ids.empty() && !options_.all;
+    if (redraws_ || old || (!changed && !options_.json)) return absl::OkStatus();
+    if (options_.json) {
+      console_.Out(
+          JobToJson(job, users_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+          "\n");
+    } else {
+      console_.Out(FormatJobLine({job, users_.Of(job.uid)}) + "\n");
+    }
+    return console_.Flush();
+  }
+
+  // The whole picture, over the one before.
+  absl::Status Redraw(DaemonClient& client) {
+    const absl::StatusOr<StatsReply> stats = client.Call<StatsReply>(StatsRequest{});
+    if (!stats.ok()) return stats.status();
+    std::vector<JobView> jobs;
+    for (const auto& [id, job] : jobs_) jobs.push_back(job);
+    jobs = SelectJobs(std::move(jobs), options_.most_finished);
+    const int width = TerminalWidth(STDOUT_FILENO);
+    const std::string device = FormatDevice(*stats, width);
+    const auto device_lines = std::count(device.begin(), device.end(), '\n');
+    // What does not fit above the last line would scroll and could not be drawn over.
+    const auto room = std::max<std::ptrdiff_t>(1, TerminalHeight() - device_lines - 2);
+    const std::ptrdiff_t hidden = std::max<std::ptrdiff_t>(0, std::ssize(jobs) - room);
+    if (hidden > 0) jobs.erase(jobs.begin(), jobs.begin() + hidden);
+    std::vector<JobRow> rows;
+    for (JobView& job : jobs) {
+      const std::string user = users_.Of(job.uid);
+      rows.push_back({std::move(job), user});
+    }
+    const std::string picture = FormatJobTable(rows, width) + device;
+    const std::string up = drawn_lines_ > 0 ? fmt::format("\x1b[{}A", drawn_lines_) : "";
+    console_.Out(fmt::format("{}\r\x1b[J{}", up, picture));
+    drawn_lines_ = std::count(picture.begin(), picture.end(), '\n');
+    return console_.Flush();
+  }
+
+  const WatchOptions& options_;
+  Console& console_;
+  const bool redraws_;
+  bool connected_once_ = false;
+  UserNames users_;
+  std::map<int64_t, JobView> jobs_;
+  std::map<int64_t, Seen> seen_;
+  std::ptrdiff_t drawn_lines_ = 0;
+};
+
+}  // namespace
+
+absl::Status WatchJobs(const WatchOptions& options, Console& console) {
+  return Watch(options, console).Run();
+}
+
+}  // namespace tiny_knn
