@@ -15,9 +15,9 @@ constexpr double kMostSeconds = 100 * 365.25 * 24 * 3600;
 
 // How strongly the rates are held to the proportions of a typical machine, compared to one
 // observation: enough to decide what the observations leave open, too little to argue with them.
-constexpr double kPriorWeight = 0.02;
-constexpr int kRounds = 4;    // of weighting
-constexpr int kSweeps = 200;  // of coordinate descent
+constexpr double kPriorWeight = 0.05;
+// Of the logarithm of a ratio: what is noise, and from where on more is not much worse.
+constexpr double kNoise = 0.2;
 
 double AtLeast0(int64_t value) { return static_cast<double>(std::max<int64_t>(value, 0)); }
 
@@ -37,8 +37,48 @@ RateModel::Terms RateModel::TermsOf(const JobShape& shape, bool warm, bool is_cp
           AtLeast0(shape.num_queries) * AtLeast0(shape.k) / 2e7};
 }
 
-// Least squares of estimate / seconds - 1, with factors that are not negative. A ratio is what an
-// estimate is judged by, and it lets a job of a second say as much as one of an hour.
+// What is wrong with `factors`: how far every estimate is off, as the logarithm of a factor, since
+// that is what an estimate is judged by. Grows no faster than that logarithm, so that jobs that
+// were held up, or whose shape was a lie, do not outvote the others.
+double RateModel::Loss(const std::deque<Observation>& observations, double scale,
+                       const Terms& factors) {
+  const auto off = [](double ratio) { return std::hypot(std::log(ratio), kNoise); };
+  double loss = 0;
+  for (const Observation& seen : observations) {
+    loss += off(Dot(seen.terms, factors) / seen.seconds);
+  }
+  for (const double factor : factors) loss += kPriorWeight * off(factor / scale);
+  return loss;
+}
+
+// Goes downhill from `factors` in steps that get smaller: one factor at a time, and all together.
+RateModel::Terms RateModel::Improve(const std::deque<Observation>& observations, double scale,
+                                    Terms factors) {
+  double loss = Loss(observations, scale, factors);
+  for (double step = 4; step > 1.01; step = std::sqrt(step)) {
+    constexpr int kMostSweeps = 20;
+    bool better = true;
+    for (int sweep = 0; better && sweep < kMostSweeps; ++sweep) {
+      better = false;
+      for (size_t which = 0; which <= kTerms; ++which) {
+        for (const double by : {step, 1 / step}) {
+          Terms tried = factors;
+          for (size_t i = 0; i < kTerms; ++i) {
+            if (i != which && which != kTerms) continue;
+            tried[i] = std::clamp(tried[i] * by, scale * 1e-4, scale * 1e4);
+          }
+          const double tried_loss = Loss(observations, scale, tried);
+          if (!(tried_loss < loss)) continue;
+          loss = tried_loss;
+          factors = tried;
+          better = true;
+        }
+      }
+    }
+  }
+  return factors;
+}
+
 RateModel::Terms RateModel::Fit(const std::deque<Observation>& observations) {
   // By how much this machine is slower than the typical one, on the whole.
   std::vector<double> ratios;
@@ -47,44 +87,27 @@ RateModel::Terms RateModel::Fit(const std::deque<Observation>& observations) {
     for (const double term : seen.terms) typical += term;
     ratios.push_back(seen.seconds / typical);
   }
-  std::nth_element(ratios.begin(), ratios.begin() + static_cast<int64_t>(ratios.size() / 2),
-                   ratios.end());
-  const double scale = ratios[ratios.size() / 2];
-  Terms factors;
-  factors.fill(scale);
-  for (int round = 0; round < kRounds; ++round) {
-    // In units of `scale`: gram * x = target, and x is near 1 where nothing else is known.
-    std::array<Terms, kTerms> gram{};
-    Terms target{};
-    for (size_t i = 0; i < kTerms; ++i) {
-      gram[i][i] = kPriorWeight;
-      target[i] = kPriorWeight;
+  const auto middle = ratios.begin() + static_cast<int64_t>(ratios.size() / 2);
+  std::nth_element(ratios.begin(), middle, ratios.end());
+  const double scale = *middle;
+  // There may be more than one valley: besides the typical machine, start at ones on which one
+  // thing takes much longer than the rest.
+  Terms best;
+  best.fill(scale);
+  best = Improve(observations, scale, best);
+  double least = Loss(observations, scale, best);
+  for (size_t slow = 0; slow < kTerms; ++slow) {
+    Terms start;
+    start.fill(scale / 10);
+    start[slow] = scale * 10;
+    const Terms found = Improve(observations, scale, start);
+    const double loss = Loss(observations, scale, found);
+    if (loss < least) {
+      least = loss;
+      best = found;
     }
-    for (const Observation& seen : observations) {
-      // The further off, the less it says: another process may have had the device.
-      const double off = std::abs(std::log2(Dot(seen.terms, factors) / seen.seconds));
-      const double weight = 1 / std::max(1.0, off * off);
-      for (size_t i = 0; i < kTerms; ++i) {
-        const double a = seen.terms[i] * scale / seen.seconds;
-        target[i] += weight * a;
-        for (size_t j = 0; j < kTerms; ++j) {
-          gram[i][j] += weight * a * seen.terms[j] * scale / seen.seconds;
-        }
-      }
-    }
-    Terms x;
-    x.fill(1);
-    for (int sweep = 0; sweep < kSweeps; ++sweep) {
-      for (size_t i = 0; i < kTerms; ++i) {
-        const double rest = target[i] - Dot(gram[i], x) + gram[i][i] * x[i];
-        x[i] = std::max(rest / gram[i][i], 0.0);
-      }
-    }
-    for (size_t i = 0; i < kTerms; ++i) factors[i] = x[i] * scale;
-    // A start takes some time on every machine; so no estimate is nothing.
-    factors[0] = std::max(factors[0], scale * 1e-3);
   }
-  return factors;
+  return best;
 }
 
 void RateModel::Learn(const std::string& device, const JobShape& shape, bool warm, double seconds) {
