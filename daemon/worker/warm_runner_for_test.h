@@ -44,8 +44,7 @@ class WarmRunnerTest : public testing::Test {
     run_.spec.docs_path = std::string("d.npy");
     run_.spec.output_path = std::string("out.pkl");
     run_.spec.k = 5;
-    // As if the files had been written an hour ago.
-    options_.now_ns = [] { return WallClockNs() + kHourNs; };
+    options_.now_ns = [this] { return now_ns_; };
     options_.open_engine = [this](const EngineOptions& options) {
       opened_.push_back(options.device);
       return OpenEngineForTest(options);
@@ -94,7 +93,8 @@ class WarmRunnerTest : public testing::Test {
   const std::string folder_;
   WorkerRun run_;
   WarmRunnerOptions options_;
-  std::vector<std::string> opened_;  // devices that were opened
+  int64_t now_ns_ = WallClockNs() + kHourNs;  // as if the files had been written an hour ago
+  std::vector<std::string> opened_;           // devices that were opened
   std::unique_ptr<WarmRunner> runner_;
   RecordingListener listener_;
 };

@@ -110,12 +110,7 @@ TEST_F(WarmRunnerTest, ReplacedDocsAreReadAgain) {
 }
 
 TEST_F(WarmRunnerTest, DocsChangedAMomentAgoAreNotKept) {
-  options_.now_ns = WallClockNs;
-  WriteNpy(folder_ + "/d.npy", 400, RandomValues(400 * 8, 4));
-  Restart();
-  EXPECT_THAT(RunRight().warm_docs, IsEmpty());
-  options_.now_ns = [this] { return StatFileVersion(folder_ + "/d.npy")->ctime_ns + 1; };
-  Restart();
+  now_ns_ = StatFileVersion(folder_ + "/d.npy")->ctime_ns + 1;
   EXPECT_THAT(RunRight().warm_docs, IsEmpty());
   EXPECT_EQ(RunRight().docs, "cold");
 }
@@ -140,10 +135,9 @@ TEST_F(WarmRunnerTest, TheBudgetHoldsTheSearchAndAllThatIsKept) {
 TEST_F(WarmRunnerTest, AJobThatKeepsNothingMakesRoomToo) {
   const auto [plan, warm] = PlanAndWarmBytes();
   EXPECT_EQ(RunRight().warm_docs.size(), 1u);
-  options_.now_ns = [] { return int64_t{0}; };
+  now_ns_ = 0;  // no file has settled
   run_.most_memory_bytes = plan + warm - 1;
   run_.spec.docs_path = std::string("e.npy");
-  run_.spec.compute_dtype = DType::kFloat64;  // larger rows
   EXPECT_THAT(RunRight().warm_docs, IsEmpty());
 }
 

@@ -1,9 +1,11 @@
 #include "daemon/worker/worker.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -315,8 +317,12 @@ TEST(WorkerProcess, DiesWithItsParent) {
             static_cast<ssize_t>(sizeof(holder)));
   kill(supervisor, SIGKILL);
   EXPECT_EQ(waitpid(supervisor, nullptr, 0), supervisor);
+  const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, worker, 0)));
+  pollfd ended = {.fd = process.get(), .events = POLLIN, .revents = 0};
+  EXPECT_EQ(poll(&ended, 1, kPatienceMs), 1) << "it lives on";
+  if (ended.revents == 0) kill(worker, SIGTERM);
   int status = 0;
-  EXPECT_EQ(waitpid(worker, &status, 0), worker) << "or this waits for ever";
+  EXPECT_EQ(waitpid(worker, &status, 0), worker);
   EXPECT_TRUE(WIFSIGNALED(status));
   EXPECT_EQ(WTERMSIG(status), SIGKILL);
   life_to_write.Reset();
