@@ -1,88 +1,16 @@
 #include "daemon/queue/job_queue.h"
 
-#include <unistd.h>
+#include <sqlite3.h>
 
-#include <ctime>
-#include <fstream>
-#include <limits>
-#include <memory>
+#include <optional>
 #include <string>
-#include <utility>
 #include <variant>
-#include <vector>
 
-#include "daemon/queue/failing_vfs_for_test.h"
-#include "daemon/queue/journal_for_test.h"
-#include "fmt/format.h"
+#include "daemon/queue/job_queue_for_test.h"
 #include "gtest/gtest.h"
 
 namespace tiny_knn {
 namespace {
-
-using Ids = std::vector<int64_t>;
-
-SubmitRequest RequestOf(std::string key, int priority = 0) {
-  SubmitRequest request;
-  request.key = std::move(key);
-  request.priority = priority;
-  request.spec.queries_path = "q.npy";
-  request.spec.docs_path = "d.npy";
-  request.spec.output_path = "/tmp/out.pkl";
-  request.shape = {.num_queries = 10, .num_docs = 20, .dim = 3, .k = 2, .docs_bytes = 240};
-  return request;
-}
-
-class JobQueueTest : public testing::Test {
- protected:
-  JobQueueTest() : folder_(PrivateFolder("state")) { Reopen(); }
-
-  // As after the end of the daemon: what was not flushed is gone.
-  void Reopen() {
-    queue_.reset();
-    absl::StatusOr<std::unique_ptr<Journal>> journal = Journal::Open(folder_);
-    ASSERT_TRUE(journal.ok()) << journal.status();
-    absl::StatusOr<std::unique_ptr<JobQueue>> queue =
-        JobQueue::Open(*std::move(journal), limits_, [this] { return now_; });
-    ASSERT_TRUE(queue.ok()) << queue.status();
-    queue_ = *std::move(queue);
-  }
-  int64_t Submitted(int64_t uid, const SubmitRequest& request, const std::string& spec = "{}") {
-    const auto answer = queue_->Submit(uid, request, spec);
-    const auto* submitted = std::get_if<JobQueue::Submitted>(&answer);
-    if (submitted == nullptr) {
-      ADD_FAILURE() << std::get<ErrorReply>(answer).message;
-      return -1;
-    }
-    EXPECT_FALSE(submitted->existed);
-    return submitted->job;
-  }
-  ErrorReply Refused(int64_t uid, const SubmitRequest& request, const std::string& spec = "{}") {
-    const auto answer = queue_->Submit(uid, request, spec);
-    const auto* error = std::get_if<ErrorReply>(&answer);
-    EXPECT_NE(error, nullptr);
-    return error == nullptr ? ErrorReply{} : *error;
-  }
-  int64_t SubmittedAndFlushed(int64_t uid, const std::string& key) {
-    const int64_t job = Submitted(uid, RequestOf(key));
-    EXPECT_TRUE(queue_->Flush().status.ok());
-    return job;
-  }
-  int64_t Done(int64_t uid, const std::string& key) {
-    const int64_t job = SubmittedAndFlushed(uid, key);
-    queue_->Start(job);
-    queue_->Finish(job, JobOutcome{}, 1);
-    EXPECT_TRUE(queue_->Flush().status.ok());
-    return job;
-  }
-  JobState StateOf(int64_t job) const { return queue_->Find(job)->state; }
-
-  // First: outlives the journal.
-  FailingVfs vfs_;
-  const std::string folder_;
-  QueueLimits limits_;
-  double now_ = 1.75e9;
-  std::unique_ptr<JobQueue> queue_;
-};
 
 TEST_F(JobQueueTest, TakesAJobThroughItsLife) {
   SubmitRequest request = RequestOf("a", 7);
@@ -172,33 +100,6 @@ TEST_F(JobQueueTest, FreesTheKeyOfAForgottenJobButNotItsId) {
   ASSERT_TRUE(queue_->Flush().status.ok());
   Reopen();
   EXPECT_EQ(SubmittedAndFlushed(1000, "a"), 3);
-}
-
-TEST_F(JobQueueTest, LimitsWhatAUserMayQueue) {
-  limits_.queued_jobs_per_uid = 3;
-  Reopen();
-  for (const char* key : {"a", "b", "c"}) Submitted(1000, RequestOf(key));
-  EXPECT_EQ(Refused(1000, RequestOf("d")).code, ErrorCode::kQueueFull);
-  Submitted(1001, RequestOf("d"));
-  queue_->Start(1);
-  Submitted(1000, RequestOf("d"));
-  queue_->Finish(2, {.state = JobState::kCancelled}, 0);
-  Submitted(1000, RequestOf("e"));
-  EXPECT_EQ(Refused(1000, RequestOf("f")).code, ErrorCode::kQueueFull);
-  ASSERT_TRUE(queue_->Flush().status.ok());
-  Reopen();  // counts again what it loads; the running job waits again
-  EXPECT_EQ(Refused(1000, RequestOf("f")).code, ErrorCode::kQueueFull);
-}
-
-TEST_F(JobQueueTest, LimitsTheMemoryOfWhatAUserQueues) {
-  limits_.queued_bytes_per_uid = 300'000;
-  Reopen();
-  const std::string spec(100'000, 's');
-  Submitted(1000, RequestOf("a"), spec);
-  Submitted(1000, RequestOf("b"), spec);
-  EXPECT_EQ(Refused(1000, RequestOf("c"), spec).code, ErrorCode::kQueueFull);
-  queue_->Start(1);
-  Submitted(1000, RequestOf("c"), spec);
 }
 
 TEST_F(JobQueueTest, RefusesRequestsThatCannotBe) {
@@ -338,98 +239,6 @@ TEST_F(JobQueueTest, RefusesEverythingOnceTheDiskHasFailed) {
   EXPECT_EQ(queue_->Flush().undone_starts, Ids({1}));
 }
 
-TEST_F(JobQueueTest, ForgetsFinishedJobsBeyondTheLimits) {
-  limits_.finished_jobs_per_uid = 2;
-  limits_.finished_seconds = 100;
-  Reopen();
-  Submitted(1000, RequestOf("waits"));
-  for (const char* key : {"a", "b", "c"}) Done(1000, key);
-  Done(1001, "a");
-  EXPECT_EQ(queue_->Expire(), Ids({2}));
-  EXPECT_TRUE(queue_->has_changes());
-  ASSERT_TRUE(queue_->Flush().status.ok());
-  EXPECT_EQ(queue_->Expire(), Ids());
-  EXPECT_FALSE(queue_->has_changes());
-  Reopen();
-  EXPECT_EQ(queue_->Expire(), Ids());
-  now_ += 99;
-  Done(1001, "b");
-  now_ += 2;
-  EXPECT_EQ(queue_->Expire(), Ids({3, 4, 5}));
-  ASSERT_TRUE(queue_->Flush().status.ok());
-  Reopen();
-  EXPECT_EQ(queue_->jobs().size(), 2u);
-  EXPECT_EQ(StateOf(1), JobState::kQueued);
-}
-
-TEST_F(JobQueueTest, KeepsWaitingJobsAndLateResultsWhenTheClockJumps) {
-  limits_.finished_jobs_per_uid = 2;
-  Reopen();
-  const int64_t waits = SubmittedAndFlushed(1000, "waits");
-  const int64_t runs = SubmittedAndFlushed(1000, "runs");
-  queue_->Start(runs);
-  now_ += 1e9;
-  const int64_t future = Done(1000, "future");
-  EXPECT_EQ(queue_->Expire(), Ids());
-  now_ -= 2e9;  // 1983 or so
-  const int64_t past1 = Done(1000, "past 1");
-  const int64_t past2 = Done(1000, "past 2");
-  // The one that finished first goes, not the one whose clock said least.
-  EXPECT_EQ(queue_->Expire(), Ids({future}));
-  now_ = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_EQ(queue_->Expire(), Ids());
-  EXPECT_EQ(StateOf(waits), JobState::kQueued);
-  EXPECT_EQ(StateOf(runs), JobState::kRunning);
-  EXPECT_NE(queue_->Find(past1), nullptr);
-  EXPECT_NE(queue_->Find(past2), nullptr);
-}
-
-TEST_F(JobQueueTest, CleansOneUsersFinishedJobsOrEveryones) {
-  Done(1000, "a");
-  Done(1001, "a");
-  const int64_t died = SubmittedAndFlushed(1000, "died");
-  queue_->Start(died);
-  queue_->Finish(died, {.state = JobState::kFailed, .left_temporary = true}, 1);
-  ASSERT_TRUE(queue_->Flush().status.ok());
-  SubmittedAndFlushed(1000, "waits");
-  EXPECT_EQ(queue_->Clean(1000), Ids({1}));  // not the one whose temporary file must still go
-  EXPECT_EQ(queue_->Clean(1000), Ids());
-  queue_->ForgetLeftover(died);
-  ASSERT_TRUE(queue_->Flush().status.ok());
-  EXPECT_EQ(queue_->Clean(std::nullopt), Ids({2, died}));
-  ASSERT_TRUE(queue_->Flush().status.ok());
-  Reopen();
-  EXPECT_EQ(queue_->jobs().size(), 1u);
-}
-
-TEST_F(JobQueueTest, CutsWhatAWorkerSaysTooMuch) {
-  const int64_t job = SubmittedAndFlushed(1000, "a");
-  queue_->Start(job);
-  std::string error(4095, 'e');
-  error += "ü";
-  const double not_a_number = std::numeric_limits<double>::quiet_NaN();
-  queue_->Finish(job,
-                 {.state = JobState::kFailed,
-                  .error_code = std::string(1000, 'c'),
-                  .error = error,
-                  .device = std::string(1000, 'd'),
-                  .docs = std::string(1000, 'w'),
-                  .output_path = "/" + std::string(5000, 'o'),
-                  .report_json = "{" + std::string(1 << 20, ' ') + "}",
-                  .search_seconds = not_a_number},
-                 not_a_number);
-  ASSERT_TRUE(queue_->Flush().status.ok());
-  const Job* found = queue_->Find(job);
-  EXPECT_EQ(found->error, std::string(4095, 'e'));  // no half character
-  EXPECT_EQ(found->error_code.size(), 64u);
-  EXPECT_EQ(found->device.size(), 64u);
-  EXPECT_EQ(found->docs.size(), 64u);
-  EXPECT_EQ(found->output_path, "/tmp/out.pkl");
-  EXPECT_EQ(found->report_json, "");
-  Reopen();
-  EXPECT_EQ(StateOf(job), JobState::kFailed);
-}
-
 TEST_F(JobQueueTest, IgnoresChangesToJobsThatCannotChange) {
   const int64_t job = Done(1000, "a");
   queue_->Start(job);
@@ -453,63 +262,6 @@ TEST_F(JobQueueTest, RemembersWhoUsedTheDeviceAfterARestart) {
   EXPECT_EQ(queue_->scheduler().Order(), Ids({3, 2}));
   Reopen();
   EXPECT_EQ(queue_->scheduler().Order(), Ids({3, 2}));
-}
-
-int64_t ResidentBytes() {
-  std::ifstream file("/proc/self/statm");
-  int64_t pages = 0;
-  file >> pages >> pages;
-  return pages * sysconf(_SC_PAGESIZE);
-}
-
-double CpuSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
-
-TEST_F(JobQueueTest, HoldsTenThousandJobsQuicklyAndInLittleMemory) {
-  constexpr int kJobs = 10'000;
-  const std::string spec = R"({"queries":")" + std::string(600, 'q') + R"("})";
-  double start = CpuSeconds();
-  for (int i = 0; i < kJobs; ++i) {
-    Submitted(1000, RequestOf(fmt::format("key-{}", i), i % 7), spec);
-    if (i % 100 == 99) {
-      ASSERT_TRUE(queue_->Flush().status.ok());
-    }
-  }
-  const double submit_seconds = CpuSeconds() - start;
-  queue_.reset();
-  absl::StatusOr<std::unique_ptr<Journal>> journal = Journal::Open(folder_);
-  ASSERT_TRUE(journal.ok()) << journal.status();
-  start = CpuSeconds();
-  ASSERT_EQ((*journal)->Load()->size(), static_cast<size_t>(kJobs));
-  const double load_seconds = CpuSeconds() - start;
-  journal->reset();
-  start = CpuSeconds();
-  Reopen();
-  const double open_seconds = CpuSeconds() - start;
-  start = CpuSeconds();
-  for (int i = 0; i < 1000; ++i) {
-    const std::optional<int64_t> next = queue_->scheduler().Next();
-    ASSERT_TRUE(next);
-    ASSERT_TRUE(queue_->scheduler().PositionOf(*next + 1 > kJobs ? 1 : *next + 1));
-    queue_->Start(*next);
-  }
-  const double start_seconds = CpuSeconds() - start;
-  ASSERT_TRUE(queue_->Flush().status.ok());
-  const auto megabytes = static_cast<double>(ResidentBytes()) / 1e6;
-  fmt::print(
-      "10,000 jobs: submit {:.3f} s, load {:.3f} s, open {:.3f} s, next and start of 1,000 {:.4f} "
-      "s of CPU time; {:.1f} MB resident\n",
-      submit_seconds, load_seconds, open_seconds, start_seconds, megabytes);
-  if (kSanitized) return;
-  EXPECT_LT(load_seconds, 0.2);
-  EXPECT_LT(open_seconds, 1);
-  EXPECT_LT(start_seconds, 0.1);
-  EXPECT_LT(megabytes, 100);
 }
 
 }  // namespace
