@@ -252,17 +252,20 @@ TEST_F(WorkerTest, ASupervisorThatDoesNotReadStopsNothing) {
 TEST(WorkerProcess, RefusesToRunForAnybodyButItsParent) {
   int ends[2];
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-  const UniqueFd ours(ends[0]);
-  const UniqueFd theirs(ends[1]);
+  UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
   const pid_t between = fork();
   if (between == 0) {
     // The worker's parent is not the process that made the socket.
+    ours.Reset();
     const pid_t worker = fork();
-    if (worker == 0) BeWorker(dup(theirs.get()));
+    if (worker == 0) BeWorker(theirs.Release());
     int status = 0;
     waitpid(worker, &status, 0);
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 99);
   }
+  ours.Reset();  // so that a worker that runs all the same ends, with another code
+  theirs.Reset();
   int status = 0;
   ASSERT_EQ(waitpid(between, &status, 0), between);
   EXPECT_TRUE(WIFEXITED(status));
