@@ -74,25 +74,35 @@ class DiscardingSink : public TopKSink {
   }
 };
 
-void Search(benchmark::State& state, Metric metric) {
+void Search(benchmark::State& state, Metric metric, bool warm = false) {
   const int64_t num_queries = state.range(0);
   const int64_t num_docs = state.range(1);
   const int64_t dim = state.range(2);
   const SearchParams params{.k = state.range(3), .metric = metric};
   const auto queries = Source("queries", GaussianRows(num_queries, dim, 1), num_queries, dim);
   const auto docs = Source("docs", GaussianRows(num_docs, dim, 2), num_docs, dim);
-  const SearchPlan plan = PlanSearch({.num_queries = num_queries,
-                                      .num_docs = num_docs,
-                                      .dim = dim,
-                                      .k = params.k,
-                                      .metric = metric},
-                                     {.threads = Threads(), .memory_limit_bytes = int64_t{8} << 30})
-                              .value();
+  const ProblemShape shape{.num_queries = num_queries,
+                           .num_docs = num_docs,
+                           .dim = dim,
+                           .k = params.k,
+                           .metric = metric};
+  const SearchPlan plan =
+      PlanSearch(shape, {.threads = Threads(), .memory_limit_bytes = int64_t{8} << 30}).value();
   const auto engine = MakeCpuEngine();
   DiscardingSink sink;
+  const auto warm_docs = warm ? engine->MakeWarmDocs(shape, plan) : nullptr;
+  if (warm) {
+    const auto filled =
+        engine->Search(*queries, *docs, params, plan, nullptr, sink, warm_docs.get());
+    if (!filled.ok() || !warm_docs->filled()) {
+      state.SkipWithError("the docs could not be kept");
+      return;
+    }
+  }
   int64_t rescored = 0;
   for (auto _ : state) {
-    const auto report = engine->Search(*queries, *docs, params, plan, nullptr, sink);
+    const auto report =
+        engine->Search(*queries, *docs, params, plan, nullptr, sink, warm_docs.get());
     if (!report.ok()) {
       state.SkipWithError(report.status().ToString().c_str());
       return;
@@ -107,6 +117,10 @@ void Search(benchmark::State& state, Metric metric) {
 void BM_SearchInnerProduct(benchmark::State& state) { Search(state, Metric::kInnerProduct); }
 void BM_SearchCosine(benchmark::State& state) { Search(state, Metric::kCosine); }
 void BM_SearchL2(benchmark::State& state) { Search(state, Metric::kL2); }
+
+// Few queries, bound by memory: docs as they come from a file, and docs kept warm.
+void BM_FewQueriesCold(benchmark::State& state) { Search(state, Metric::kInnerProduct); }
+void BM_FewQueriesWarm(benchmark::State& state) { Search(state, Metric::kInnerProduct, true); }
 
 void BM_Sgemm(benchmark::State& state) {
   const int64_t num_queries = state.range(0);
@@ -142,6 +156,18 @@ BENCHMARK(BM_SearchCosine)
     ->UseRealTime();
 BENCHMARK(BM_SearchL2)
     ->Args({kQueries, kDocs, kDim, 10})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+constexpr int64_t kFew = 10;
+constexpr int64_t kManyDocs = 500'000;
+
+BENCHMARK(BM_FewQueriesCold)
+    ->Args({kFew, kManyDocs, kDim, 100})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK(BM_FewQueriesWarm)
+    ->Args({kFew, kManyDocs, kDim, 100})
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 
