@@ -51,8 +51,8 @@ absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(const DaemonTexts&
   return DaemonClient::Connect(options);
 }
 
-absl::StatusOr<std::unique_ptr<DaemonClient>> ReconnectToDaemon(const DaemonTexts& texts,
-                                                                std::function<bool()> interrupted) {
+absl::StatusOr<std::unique_ptr<DaemonClient>> ReconnectToDaemon(
+    const DaemonTexts& texts, const std::function<bool()>& interrupted) {
   const auto give_up = std::chrono::steady_clock::now() + kReconnectFor;
   while (true) {
     absl::StatusOr<std::unique_ptr<DaemonClient>> client = ConnectToDaemon(texts, interrupted);

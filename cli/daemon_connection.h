@@ -34,8 +34,8 @@ bool SignalCaught();
 
 // Keeps trying to connect for as long as a daemon may take to start again. `interrupted` as above.
 inline constexpr std::chrono::seconds kReconnectFor(60);
-absl::StatusOr<std::unique_ptr<DaemonClient>> ReconnectToDaemon(const DaemonTexts& texts,
-                                                                std::function<bool()> interrupted);
+absl::StatusOr<std::unique_ptr<DaemonClient>> ReconnectToDaemon(
+    const DaemonTexts& texts, const std::function<bool()>& interrupted);
 
 // Whether it is the connection that failed, where a call gave Unavailable: a daemon that refuses
 // work answers the next call, a broken connection does not.
