@@ -56,16 +56,22 @@ class Client:
         try:
             self.socket.settimeout(timeout)
             self.socket.connect(path)
+            if hello:
+                self.hello = self.call("hello", protocol=[1, 1], client="daemon_harness")
         except OSError as error:
             self.socket.close()
             raise Disconnected(str(error)) from error
-        if hello:
-            self.hello = self.call("hello", least_protocol=1, greatest_protocol=1, client="daemon_harness")
+        except BaseException:
+            self.socket.close()
+            raise
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def __del__(self):
         self.close()
 
     def close(self):
@@ -88,7 +94,9 @@ class Client:
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while b"\n" not in self._unread:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.socket], [], [], left)[0]:
+            readable = select.poll()  # select() cannot name thousands of descriptors
+            readable.register(self.socket, select.POLLIN)
+            if left <= 0 or not readable.poll(left * 1000):
                 raise TimeoutError("no line from the daemon")
             try:
                 data = self.socket.recv(1 << 16)
@@ -199,8 +207,15 @@ class Daemon:
         return environment
 
     def arguments(self, *flags):
-        paths = ["--socket", self.socket_path, "--state-dir", self.state, "--worker", BINARY]
-        return [DAEMON, *paths, "--device", "cpu", "--threads", "1", *map(str, flags)]
+        defaults = {
+            "--socket": self.socket_path,
+            "--state-dir": self.state,
+            "--worker": BINARY,
+            "--device": "cpu",
+            "--threads": 1,
+        }
+        given = [word for name, value in defaults.items() if name not in flags for word in (name, value)]
+        return list(map(str, (DAEMON, *given, *flags)))
 
     def spawn(self, *flags, **options):
         """Starts tiny-knnd and does not wait for anything."""
@@ -251,7 +266,9 @@ class Daemon:
             raise AssertionError(f"tiny-knnd ended with {code} after SIGTERM: {self.messages()}")
 
     def close(self):
-        """Kills whatever is left and removes the folder."""
+        """Kills whatever is left and removes the folder. May be called again."""
+        if self.faults.map.closed:
+            return
         self.faults.clear()
         for _ in range(100):
             left = self.processes()

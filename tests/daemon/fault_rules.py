@@ -76,8 +76,9 @@ class Faults:
         self._next = 0
 
     def close(self):
-        self.clear()
-        self.map.close()
+        if not self.map.closed:
+            self.clear()
+            self.map.close()
 
     def rule(self, processes, calls, action, path="", text="", first=1, last=None, after=False, error=0, amount=0):
         """Puts a rule into force: from the `first` matching call to the `last` (nothing: only that one)."""
