@@ -190,6 +190,27 @@ class JournalFails(DiskFaultTestCase):
             self.assertIn(client.wait(waiting)[waiting]["state"], FINISHED)
             self.assert_works(client)
 
+    def test_every_acknowledgement_and_every_end_comes_after_a_sync(self):
+        self.daemon.start()
+        rule = self.daemon.faults.rule(SUPERVISOR, fault_rules.SYNC, COUNT, path="*/journal.db-wal", after=True)
+        with self.daemon.client() as client:
+            hold = self.daemon.faults.rule(WORKER, fault_rules.RENAME, fault_rules.HOLD, path="*.pkl")
+            jobs = []
+            for number in range(5):
+                before = rule.seen
+                jobs.append(self.submit(client, f"out/{number}.pkl"))
+                self.assertGreater(rule.seen, before)
+            hold.wait()
+            before = rule.seen
+            client.call("cancel", jobs=jobs[3:])
+            self.assertGreater(rule.seen, before)
+            before = rule.seen
+            client.send("wait", jobs=jobs[:1])
+            hold.remove()
+            client.reply(client.last_id)
+            self.assertGreater(rule.seen, before)
+            client.wait(*jobs)
+
     def test_short_writes_are_completed(self):
         self.daemon.faults.rule(SUPERVISOR, fault_rules.WRITE, SHORT, path="*/state/*", amount=7, last=ALWAYS)
         self.daemon.faults.rule(WORKER, fault_rules.WRITE, SHORT, path="*.tmp", amount=7, last=ALWAYS)

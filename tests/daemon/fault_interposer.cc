@@ -25,10 +25,10 @@ template <typename Function>
 Function* Next(const char* name, Function* /*type*/) {
   return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
 }
-#define NEXT(name)                               \
-  ([] {                                          \
-    static const auto next = Next(#name, &name); \
-    return next;                                 \
+#define NEXT(name)                                 \
+  ([] {                                            \
+    static const auto next = Next(#name, &(name)); \
+    return next;                                   \
   }())
 
 size_t AtMost(size_t size, size_t most_bytes) { return std::min(size, most_bytes); }

@@ -148,7 +148,7 @@ class Kills(DaemonTestCase):
             daemon.process.wait(30)
             self.assert_no_orphans()
             client.close()
-            self.after_supervisor_died(key, output, victim)
+            self.after_supervisor_died(key, output, victim, transition != "accepted")
         client.close()
         self.check_output(key)
 
@@ -193,9 +193,11 @@ class Kills(DaemonTestCase):
             self.assert_done(job)
             self.remember_done(key, job)
 
-    def after_supervisor_died(self, key, output, victim):
+    def after_supervisor_died(self, key, output, victim, committed):
         """Started again, the daemon knows every job that it has acknowledged, and does it."""
-        self.check_journal()
+        found = self.check_journal()
+        if committed:
+            self.assertIn(key, found, "not in the journal, though everything else begins after that")
         if os.path.exists(self.path(output)):
             self.assert_output(output)  # never half a result
         self.daemon.start()
@@ -224,11 +226,12 @@ class Kills(DaemonTestCase):
             pass  # a second run of a finished job would be seen: it would write here
 
     def check_journal(self):
-        """REQUIRES: no daemon runs."""
+        """Every acknowledged job is in the journal once; returns all by key. REQUIRES: no daemon runs."""
         rows = self.daemon.journal("SELECT key, COUNT(*), MIN(id) FROM jobs GROUP BY key")
         found = {key: (count, number) for key, count, number in rows}
         for key, number in self.acknowledged.items():
             self.assertEqual(found.get(key), (1, number), f"{key} in the journal")
+        return found
 
     def check_all(self):
         """Every job of this daemon's life: there, finished, and done once."""
