@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <system_error>
 
 #include "fmt/format.h"
 
@@ -27,34 +26,6 @@ absl::Status NotRegular(std::string_view path, mode_t mode, std::string_view exp
 }
 
 }  // namespace
-
-absl::Status ErrnoStatus(int error_number, std::string_view path, std::string_view action) {
-  const std::string text =
-      fmt::format("{}: {}: {}", path, action, std::generic_category().message(error_number));
-  switch (error_number) {
-    case ENOENT:
-      return absl::NotFoundError(text);
-    case EACCES:
-    case EPERM:
-    case EROFS:
-      return absl::PermissionDeniedError(text);
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-    case ENOMEM:
-    case EMFILE:
-    case ENFILE:
-      return absl::ResourceExhaustedError(text);
-    case ENOTDIR:
-    case EISDIR:
-    case ELOOP:
-    case ENAMETOOLONG:
-    case EINVAL:
-      return absl::InvalidArgumentError(text);
-    default:
-      return absl::InternalError(text);
-  }
-}
 
 absl::StatusOr<OpenedFile> OpenRegularFile(const std::string& path, std::string_view expected) {
   // O_NONBLOCK: a FIFO without a writer must not hang us before we can refuse it.

@@ -1,5 +1,4 @@
-// What every file reader and writer here needs: errno as a Status, and opening a regular file
-// without ever hanging.
+// What every file reader here needs: opening a regular file without ever hanging, and reading.
 #pragma once
 
 #include <sys/stat.h>
@@ -11,14 +10,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/io/errno_status.h"
 #include "core/io/unique_fd.h"
 
 namespace tiny_knn {
-
-// The Status of a system call that failed on `path` with `error_number`: "path: cannot open: No
-// such file or directory". NotFound, PermissionDenied, ResourceExhausted (no space, quota, memory,
-// descriptors), InvalidArgument (a name that cannot be) or Internal.
-absl::Status ErrnoStatus(int error_number, std::string_view path, std::string_view action);
 
 struct OpenedFile {
   UniqueFd fd;

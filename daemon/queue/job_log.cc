@@ -12,7 +12,7 @@
 #include <memory>
 #include <optional>
 
-#include "daemon/queue/errno_status.h"
+#include "core/io/errno_status.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -75,7 +75,7 @@ std::optional<int64_t> SizeOf(int fd) {
 absl::StatusOr<JobLogs> JobLogs::Open(std::string folder) {
   const bool made = mkdir(folder.c_str(), 0700) == 0;
   if ((!made && errno != EEXIST) || (made && chmod(folder.c_str(), 0700) != 0)) {
-    return QueueErrnoStatus(errno, folder, "cannot make the folder of the jobs' logs");
+    return ErrnoStatus(errno, folder, "cannot make the folder of the jobs' logs");
   }
   UniqueFd fd(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!fd.valid()) {
@@ -83,10 +83,10 @@ absl::StatusOr<JobLogs> JobLogs::Open(std::string folder) {
       return absl::PermissionDeniedError(fmt::format(
           "{}: is no folder; move it away, so that the jobs' logs can lie there", folder));
     }
-    return QueueErrnoStatus(errno, folder, "cannot open the folder of the jobs' logs");
+    return ErrnoStatus(errno, folder, "cannot open the folder of the jobs' logs");
   }
   struct stat found;
-  if (fstat(fd.get(), &found) != 0) return QueueErrnoStatus(errno, folder, "cannot stat");
+  if (fstat(fd.get(), &found) != 0) return ErrnoStatus(errno, folder, "cannot stat");
   if (found.st_uid != geteuid()) {
     return absl::PermissionDeniedError(
         fmt::format("{}: belongs to user {}, not to {} who runs this; move it away", folder,
@@ -141,14 +141,14 @@ absl::StatusOr<JobLogs::Piece> JobLogs::Read(int64_t job, int64_t offset,
                              O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   if (!file.valid()) {
     if (errno == ENOENT || errno == ELOOP) return piece;
-    return QueueErrnoStatus(errno, folder_ + "/" + name, "cannot read the log");
+    return ErrnoStatus(errno, folder_ + "/" + name, "cannot read the log");
   }
   const std::optional<int64_t> size = SizeOf(file.get());
   if (!size || offset >= *size) return piece;
   const int64_t wanted = std::min({most_bytes, kMostLogBytes, *size - offset});
   piece.text.resize(static_cast<size_t>(wanted));
   const ssize_t got = pread(file.get(), piece.text.data(), piece.text.size(), offset);
-  if (got < 0) return QueueErrnoStatus(errno, folder_ + "/" + name, "cannot read the log");
+  if (got < 0) return ErrnoStatus(errno, folder_ + "/" + name, "cannot read the log");
   piece.text.resize(static_cast<size_t>(got));
   const size_t end = piece.text.rfind('\n');
   if (end != std::string::npos) {

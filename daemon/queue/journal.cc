@@ -9,8 +9,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "core/io/errno_status.h"
 #include "core/io/unique_fd.h"
-#include "daemon/queue/errno_status.h"
 #include "daemon/queue/journal_rows.h"
 #include "daemon/queue/reserve_file.h"
 #include "daemon/queue/schema.h"
@@ -27,7 +27,7 @@ constexpr int kMostWalPages = 1000;
 absl::Status CheckFolder(const std::string& folder) {
   struct stat found;
   if (stat(folder.c_str(), &found) != 0) {
-    return QueueErrnoStatus(errno, folder, "cannot use as the daemon's state folder");
+    return ErrnoStatus(errno, folder, "cannot use as the daemon's state folder");
   }
   if (!S_ISDIR(found.st_mode)) {
     return absl::PermissionDeniedError(
@@ -63,18 +63,18 @@ int64_t SizeOf(const std::string& path) {
 absl::Status MakeFile(const std::string& path) {
   const UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (file.valid()) {
-    if (fchmod(file.get(), 0600) != 0) return QueueErrnoStatus(errno, path, "cannot set its mode");
+    if (fchmod(file.get(), 0600) != 0) return ErrnoStatus(errno, path, "cannot set its mode");
     return absl::OkStatus();
   }
-  if (errno != EEXIST) return QueueErrnoStatus(errno, path, "cannot create");
+  if (errno != EEXIST) return ErrnoStatus(errno, path, "cannot create");
   struct stat found;
-  if (lstat(path.c_str(), &found) != 0) return QueueErrnoStatus(errno, path, "cannot use");
+  if (lstat(path.c_str(), &found) != 0) return ErrnoStatus(errno, path, "cannot use");
   if (!S_ISREG(found.st_mode) || found.st_uid != geteuid()) {
     return absl::PermissionDeniedError(
         fmt::format("{}: is no file of user {}; move it away", path, geteuid()));
   }
   if ((found.st_mode & 0777) != 0600 && chmod(path.c_str(), 0600) != 0) {
-    return QueueErrnoStatus(errno, path, "cannot set its mode");
+    return ErrnoStatus(errno, path, "cannot set its mode");
   }
   // SQLite takes what is shorter than its smallest page for a new database, and would write one. An
   // empty one is new unless what comes after it is there.
@@ -89,10 +89,10 @@ absl::Status MakeFile(const std::string& path) {
 // SQLite syncs the folder too, but tells nobody when that fails.
 absl::Status SyncFolder(const std::string& folder) {
   const UniqueFd opened(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!opened.valid()) return QueueErrnoStatus(errno, folder, "cannot open");
+  if (!opened.valid()) return ErrnoStatus(errno, folder, "cannot open");
   // EINVAL: a file system that does not sync folders.
   if (fsync(opened.get()) == 0 || errno == EINVAL) return absl::OkStatus();
-  return absl::InternalError(QueueErrnoStatus(errno, folder, "cannot sync to disk").message());
+  return absl::InternalError(ErrnoStatus(errno, folder, "cannot sync to disk").message());
 }
 
 absl::Status CheckIntegrity(SqliteDatabase& database) {

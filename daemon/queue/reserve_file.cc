@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/io/errno_status.h"
 #include "core/io/unique_fd.h"
-#include "daemon/queue/errno_status.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -33,7 +33,7 @@ absl::Status WriteNoise(int fd, int64_t bytes, const std::string& path) {
     const ssize_t written = write(fd, noise.data(), noise.size() * sizeof(uint64_t));
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) {
-      return QueueErrnoStatus(written < 0 ? errno : ENOSPC, path, "cannot write");
+      return ErrnoStatus(written < 0 ? errno : ENOSPC, path, "cannot write");
     }
     done += written;
   }
@@ -54,7 +54,7 @@ absl::Status ReserveFile::Take() {
   const std::string folder = path_.substr(0, path_.rfind('/') + 1);
   struct statvfs disk;
   if (statvfs(folder.empty() ? "." : folder.c_str(), &disk) != 0) {
-    return QueueErrnoStatus(errno, folder, "cannot look for free space");
+    return ErrnoStatus(errno, folder, "cannot look for free space");
   }
   const double free = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
   if (free < 2 * static_cast<double>(bytes_)) {
@@ -72,7 +72,7 @@ absl::Status ReserveFile::Allocate() const {
   const UniqueFd file(
       open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!file.valid() || fchmod(file.get(), 0600) != 0) {
-    return QueueErrnoStatus(errno, path_, "cannot create");
+    return ErrnoStatus(errno, path_, "cannot create");
   }
   int result;
   do {
@@ -80,7 +80,7 @@ absl::Status ReserveFile::Allocate() const {
   } while (result != 0 && errno == EINTR);
   if (result == 0) return absl::OkStatus();
   if (errno != EOPNOTSUPP && errno != ENOSYS) {
-    return QueueErrnoStatus(errno, path_, fmt::format("cannot reserve {} bytes", bytes_));
+    return ErrnoStatus(errno, path_, fmt::format("cannot reserve {} bytes", bytes_));
   }
   return WriteNoise(file.get(), bytes_, path_);
 }

@@ -4,7 +4,7 @@
 #include <system_error>
 #include <utility>
 
-#include "daemon/queue/errno_status.h"
+#include "core/io/errno_status.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {

@@ -16,15 +16,12 @@
 #include <thread>
 #include <utility>
 
+#include "core/io/errno_status.h"
 #include "daemon/protocol/daemon_paths.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
 namespace {
-
-absl::Status Failed(int error, const std::string& path, const char* action) {
-  return absl::ErrnoToStatus(error, fmt::format("{}: {}", path, action));
-}
 
 // The pid that the holder wrote into its lock file, for the message only.
 std::string HolderOf(int file) {
@@ -42,7 +39,7 @@ constexpr std::chrono::milliseconds kLockPause(10);
 
 absl::StatusOr<FileLock> FileLock::Take(const std::string& path, const std::string& what) {
   UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file.valid()) return Failed(errno, path, "cannot make the lock file");
+  if (!file.valid()) return ErrnoStatus(errno, path, "cannot make the lock file");
   int result = flock(file.get(), LOCK_EX | LOCK_NB);
   // A daemon that has just said goodbye to its clients still holds it for a moment.
   for (int i = 0; i < kLockTries && result != 0 && (errno == EWOULDBLOCK || errno == EINTR); ++i) {
@@ -50,7 +47,7 @@ absl::StatusOr<FileLock> FileLock::Take(const std::string& path, const std::stri
     result = flock(file.get(), LOCK_EX | LOCK_NB);
   }
   if (result != 0) {
-    if (errno != EWOULDBLOCK) return Failed(errno, path, "cannot lock");
+    if (errno != EWOULDBLOCK) return ErrnoStatus(errno, path, "cannot lock");
     return absl::FailedPreconditionError(
         fmt::format("{} is in use by another tiny-knnd{}; 'tiny-knn shutdown' ends it, --socket "
                     "and --state-dir "
@@ -69,12 +66,14 @@ absl::Status EnsurePrivateFolder(const std::string& folder) {
   const std::filesystem::path path(folder);
   std::error_code error;
   std::filesystem::create_directories(path.parent_path(), error);
-  if (error) return Failed(error.value(), path.parent_path().string(), "cannot make the folder");
+  if (error)
+    return ErrnoStatus(error.value(), path.parent_path().string(), "cannot make the folder");
   if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
-    return Failed(errno, folder, "cannot make the folder");
+    return ErrnoStatus(errno, folder, "cannot make the folder");
   }
   struct stat found;
-  if (stat(folder.c_str(), &found) != 0) return Failed(errno, folder, "cannot look at the folder");
+  if (stat(folder.c_str(), &found) != 0)
+    return ErrnoStatus(errno, folder, "cannot look at the folder");
   if (!S_ISDIR(found.st_mode)) {
     return absl::FailedPreconditionError(fmt::format("{}: is no directory; move it away", folder));
   }
@@ -122,19 +121,20 @@ absl::StatusOr<std::unique_ptr<ListenSocket>> ListenSocket::Open(const std::stri
       return absl::FailedPreconditionError(
           fmt::format("{}: is no socket; move it away, or choose another --socket", path));
     }
-    if (unlink(path.c_str()) != 0) return Failed(errno, path, "cannot replace the old socket");
+    if (unlink(path.c_str()) != 0) return ErrnoStatus(errno, path, "cannot replace the old socket");
   }
   UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!socket.valid()) return Failed(errno, path, "cannot make a socket");
+  if (!socket.valid()) return ErrnoStatus(errno, path, "cannot make a socket");
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.data(), path.size());  // CheckSocketPath has counted
   // Nobody can connect before listen, so the mode is in place in time.
   if (bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    return Failed(errno, path, "cannot bind the socket");
+    return ErrnoStatus(errno, path, "cannot bind the socket");
   }
-  if (chmod(path.c_str(), 0600) != 0) return Failed(errno, path, "cannot set the socket's mode");
-  if (listen(socket.get(), kBacklog) != 0) return Failed(errno, path, "cannot listen");
+  if (chmod(path.c_str(), 0600) != 0)
+    return ErrnoStatus(errno, path, "cannot set the socket's mode");
+  if (listen(socket.get(), kBacklog) != 0) return ErrnoStatus(errno, path, "cannot listen");
   return std::unique_ptr<ListenSocket>(new ListenSocket(path, *std::move(lock), std::move(socket)));
 }
 

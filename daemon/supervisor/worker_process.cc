@@ -20,6 +20,7 @@
 #include "boost/asio/buffer.hpp"
 #include "boost/asio/write.hpp"
 #include "boost/system/error_code.hpp"
+#include "core/io/errno_status.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -108,7 +109,7 @@ std::string DescribeEnd(const siginfo_t& end) {
 absl::StatusOr<WorkerBinary> OpenWorkerBinary(const std::string& path) {
   WorkerBinary binary{UniqueFd(open(path.c_str(), O_PATH | O_CLOEXEC)), path};
   if (!binary.file.valid()) {
-    return absl::ErrnoToStatus(errno, fmt::format("{}: cannot open the worker's program", path));
+    return ErrnoStatus(errno, path, "cannot open the worker's program");
   }
   struct stat found;
   if (fstat(binary.file.get(), &found) != 0 || !S_ISREG(found.st_mode) ||

@@ -30,8 +30,14 @@ ARROWS = {
     # What both ends of a socket agree on. The supervisor's side uses single targets of core/job, so
     # that it links neither an engine nor a parser of users' files.
     "daemon/protocol": [*_ABOUT_JOBS, "//docs:protocol.md"],
-    "daemon/queue": [*_ABOUT_JOBS, "//core/io:unique_fd", "daemon/protocol"],
-    "daemon/supervisor": [*_ABOUT_JOBS, "//core/io:unique_fd", "daemon/protocol", "daemon/queue"],
+    "daemon/queue": [*_ABOUT_JOBS, "//core/io:errno_status", "//core/io:unique_fd", "daemon/protocol"],
+    "daemon/supervisor": [
+        *_ABOUT_JOBS,
+        "//core/io:errno_status",
+        "//core/io:unique_fd",
+        "daemon/protocol",
+        "daemon/queue",
+    ],
     "daemon/client": [*_ABOUT_JOBS, "//core/io:unique_fd", "//core/io:unprivileged_for_test", "daemon/protocol"],
     # Only the worker opens an engine; nobody but gpu names one.
     "daemon/worker": ["core/matrix", "core/io", "core/search", "core/job", "//gpu:open_engine", "daemon/protocol"],
