@@ -2,8 +2,9 @@
 
 A session is a ```console block. Its lines `$ tiny-knn ...` and `$ tools/tiny-knn ...` are run by a shell, in the
 words example's folder, one after the other; `$` lines of other programs are not run. What follows a command is what it
-printed, with standard error among it. Times, rates and the number of CPU threads differ from machine to machine, and
-the plan's bytes of memory with its tuning: they are not compared. A command that printed "tiny-knn: error:" has to exit with 2, every other with 0.
+printed, with standard error among it. Times, rates, the number of CPU threads, process ids, user names and where a
+daemon keeps its things differ from machine to machine, and the plan's bytes of memory with its tuning: they are not
+compared, and neither is the width of a table's columns. A command that printed "tiny-knn: error:" has to exit with 2, every other with 0.
 """
 
 import difflib
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 
 BINARY = pathlib.Path("cli/tiny-knn").absolute()
@@ -20,11 +22,23 @@ README = pathlib.Path("README.md")
 WORDS = pathlib.Path("examples/words")
 
 _VARYING = re.compile(r"\d[\d.]*(?: [kMG])?(?= ?(?:ms|s|queries/s)\b)|\d+(?= CPU threads?)")
+_DAEMON = [
+    (re.compile(r"\(pid \d+\)"), "(pid #)"),
+    (re.compile(r"/\S*/(daemon\.\w+|\w+\.pkl)"), r"\1"),
+    # A row of `status`: ID USER ... REASON.
+    (re.compile(r"^ *(\d+) +\S+ +(queued|running|done|failed|cancelled) ", re.MULTILINE), r"\1 USER \2 "),
+    (re.compile(r"(?<=\S) {2,}(?=\S)"), " "),
+    (re.compile(r"(?<=\d%) \S+ s\b"), " #"),
+    (re.compile(r"memory limit \S+ \w+"), "memory limit #"),
+    (re.compile(r" -+(?=[ \n])"), " -"),
+]
 _MEMORY_LINE = re.compile(r"^memory .*", re.MULTILINE)
 _BYTES = re.compile(r"\d[\d.]* [KMG]iB")
 
 
 def comparable(text):
+    for pattern, replacement in _DAEMON:
+        text = pattern.sub(replacement, text)
     text = _MEMORY_LINE.sub(lambda line: _BYTES.sub("#", line[0]), _VARYING.sub("#", text.replace("CPU threads", "CPU thread")))
     return [line.rstrip() for line in text.strip().splitlines()]
 
@@ -39,18 +53,32 @@ def session():
 
 
 class ReadmeSession(unittest.TestCase):
+    maxDiff = None
+
     def setUp(self):
         folder = tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR"))
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
         for file in WORDS.iterdir():
             shutil.copyfile(file, self.folder / file.name)
+        # Docs that have just been written are not kept warm: they might change unseen.
+        newest = max(file.stat().st_ctime for file in self.folder.iterdir())
+        time.sleep(max(0, newest + 2.1 - time.time()))
+        # A socket's path is short, which the test's folder is not.
+        daemon = tempfile.TemporaryDirectory(dir="/tmp", prefix="tk")
+        self.addCleanup(daemon.cleanup)
+        self.daemon_environment = {"TINY_KNN_SOCKET": f"{daemon.name}/s/daemon.sock", "TMPDIR": daemon.name}
+        self.state_folder = f"{daemon.name}/state"
+        # Whatever happened before it, a daemon that was started ends.
+        self.addCleanup(self.run_again, "shutdown --now")
 
     def run_again(self, arguments):
         words = arguments.split()
         if words[0] == "demo":  # as tools/tiny-knn does
             arguments += f" --data {self.folder}"
-        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+        if words[0] == "daemon":
+            arguments += f" --state-dir {self.state_folder}"
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **self.daemon_environment}
         return subprocess.run(
             f"exec {BINARY} {arguments}", shell=True, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
@@ -69,7 +97,7 @@ class ReadmeSession(unittest.TestCase):
 
     def test_the_session_shows_a_search_an_error_and_a_result(self):
         text = "\n".join(f"{arguments}\n{printed}" for arguments, printed in session())
-        for part in ("demo", "run ", "info ", "show ", "--dry-run", "tiny-knn: error:"):
+        for part in ("demo", "run ", "info ", "show ", "--dry-run", "tiny-knn: error:", "daemon --background", "submit ", "status"):
             self.assertIn(part, text)
 
 

@@ -52,6 +52,8 @@ ARROWS = {
         "daemon/protocol",
         "daemon/client",
         "daemon/worker",
+        # Executed, not linked: by `tiny-knn daemon`, and in the verbs' tests.
+        "//daemon:tiny-knnd",
     ],
     "capi": _CORE + ["//gpu:open_engine"],
     "python": ["capi"],

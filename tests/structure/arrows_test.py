@@ -26,7 +26,7 @@ class ArrowsTest(unittest.TestCase):
 
     def test_what_ships_reaches_every_room_that_it_is_made_of(self):
         text = pathlib.Path(__file__).with_name("shipped.xml").read_text(encoding="utf-8")
-        for room in ("core/matrix", "core/io", "core/search", "core/cpu", "core/job", "gpu", "cli"):
+        for room in ("core/matrix", "core/io", "core/search", "core/cpu", "core/job", "gpu", "cli", "daemon", "daemon/worker"):
             self.assertTrue(f'name="//{room}:' in text, f"{room} is not in the query's reach")
 
     def test_an_edge_to_the_right_is_refused(self):
@@ -39,6 +39,12 @@ class ArrowsTest(unittest.TestCase):
         self.assertEqual(len(broken_rules("//cli:run", used="//core/cpu:cpu_engine")), 1)
         self.assertEqual(len(broken_rules("//cli:run", used="//gpu:cuda_engine")), 1)
         self.assertEqual(broken_rules("//cli:run", used="//gpu:open_engine"), [])
+
+    def test_the_supervisor_opens_neither_an_engine_nor_a_users_file(self):
+        text = pathlib.Path(__file__).with_name("supervisor.xml").read_text(encoding="utf-8")
+        self.assertIn('name="//daemon/supervisor:server"', text)
+        for label in ("core/cpu:", "gpu:", "core/io:row_source", "core/io:npy", "core/job:run_job", "core/search:engine"):
+            self.assertNotIn(f'name="//{label}', text)
 
     def test_an_edge_to_the_left_or_from_a_test_is_allowed(self):
         self.assertEqual(broken_rules("//core/cpu:screen", used="//core/matrix:dtype"), [])
