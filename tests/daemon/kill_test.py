@@ -16,62 +16,11 @@ import unittest
 
 import fault_rules
 from daemon_harness import FINISHED, DaemonTestCase, exists, wait_for
-from fault_rules import FORKED, HOLD, SUPERVISOR, WORKER
+from fault_rules import HOLD, WORKER
+from transitions import AT_END, TRANSITIONS, hold_at
 
 KILLS = 20  # at each transition
 
-_SUPERVISOR_SENDS = fault_rules.SEND | fault_rules.WRITE
-_WAL = "*/journal.db-wal"
-
-# Transition -> places to be held at: (process, calls, more of the rule). A place of the second list is
-# made ready only when the worker has renamed its output, so that it is about the job's end.
-TRANSITIONS = {
-    "accepted": [
-        (SUPERVISOR, fault_rules.RECEIVE, {"text": '"submit"', "after": True}),
-        (SUPERVISOR, fault_rules.WRITE, {"path": _WAL}),
-        (SUPERVISOR, fault_rules.WRITE, {"path": _WAL, "after": True}),
-        (SUPERVISOR, fault_rules.SYNC, {"path": _WAL}),
-    ],
-    "committed": [
-        (SUPERVISOR, fault_rules.OPEN, {"path": "*/logs/*.log"}),  # the first thing that follows
-        (SUPERVISOR, _SUPERVISOR_SENDS, {"path": "socket:*", "text": '"existed"'}),
-        (SUPERVISOR, _SUPERVISOR_SENDS, {"path": "socket:*", "text": '"existed"', "after": True}),
-    ],
-    "spawned": [
-        (SUPERVISOR, fault_rules.FORK, {"after": True}),
-        (FORKED, fault_rules.EXEC, {}),
-        (WORKER, fault_rules.START, {}),
-        (WORKER, fault_rules.SEND | fault_rules.WRITE, {"path": "socket:*", "after": True}),  # hello
-        (SUPERVISOR, fault_rules.SEND | fault_rules.WRITE, {"path": "socket:*", "text": '"spec"', "after": True}),
-    ],
-    "searching": [
-        (WORKER, fault_rules.OPEN, {"path": "*/queries.npy", "after": True}),
-        (WORKER, fault_rules.OPEN, {"path": "*/docs.npy", "after": True}),
-        (WORKER, fault_rules.SEND | fault_rules.WRITE, {"path": "socket:*", "text": '"progress"'}),
-    ],
-    "writing": [
-        (WORKER, fault_rules.OPEN, {"path": "*.tmp", "after": True}),
-        (WORKER, fault_rules.ALLOCATE, {"path": "*.tmp", "after": True}),
-        (WORKER, fault_rules.WRITE, {"path": "*.tmp"}),
-        (WORKER, fault_rules.WRITE, {"path": "*.tmp", "after": True}),
-        (WORKER, fault_rules.SYNC, {"path": "*.tmp", "after": True}),
-        (WORKER, fault_rules.RENAME, {"path": "*.tmp"}),
-    ],
-    "renamed": [
-        (WORKER, fault_rules.RENAME, {"path": "*.pkl", "after": True}),
-        (WORKER, fault_rules.SYNC, {"path": "OUTPUT_FOLDER", "after": True}),
-        (WORKER, fault_rules.SEND | fault_rules.WRITE, {"path": "socket:*", "text": '"finished"'}),
-    ],
-    "done-not-journalled": [
-        (WORKER, fault_rules.SEND | fault_rules.WRITE, {"path": "socket:*", "text": '"finished"', "after": True}),
-        (SUPERVISOR, fault_rules.RECEIVE, {"path": "socket:*", "text": '"finished"', "after": True}),
-        (SUPERVISOR, fault_rules.WRITE, {"path": _WAL}),
-        (SUPERVISOR, fault_rules.WRITE, {"path": _WAL, "after": True}),
-        (SUPERVISOR, fault_rules.SYNC, {"path": _WAL}),
-        (SUPERVISOR, fault_rules.SYNC, {"path": _WAL, "after": True}),
-    ],
-    "idle": [None],
-}
 VICTIMS = ("supervisor", "worker", "both")
 
 
@@ -108,11 +57,6 @@ class Kills(DaemonTestCase):
 
     # ---- One kill ----
 
-    def hold(self, place):
-        process, calls, more = place
-        more = {name: self.path("out") if value == "OUTPUT_FOLDER" else value for name, value in more.items()}
-        return self.daemon.faults.rule(process, calls, HOLD, **more)
-
     def kill_once(self, key, place, victim, transition):
         daemon, faults = self.daemon, self.daemon.faults
         output = f"out/{key}.pkl"
@@ -120,17 +64,17 @@ class Kills(DaemonTestCase):
         if transition == "spawned":
             self.end_worker()
         client = daemon.client()
-        at_end = transition == "done-not-journalled"
+        at_end = transition == AT_END
         rule = None
         if at_end:
             renamed = faults.rule(WORKER, fault_rules.RENAME, HOLD, path="*.pkl", after=True)
         elif place is not None:
-            rule = self.hold(place)
+            rule = hold_at(daemon.faults, place, self.path("out"))
         number = client.send("submit", key=key, spec=self.spec(output), shape=self.shape())
         if at_end:
             # The start is in the journal once the worker works, so the next thing there is the end.
             renamed.wait()
-            rule = self.hold(place)
+            rule = hold_at(daemon.faults, place, self.path("out"))
             renamed.remove()
         if rule is not None:
             rule.wait(timeout=30)

@@ -4,9 +4,11 @@ The job that it ran fails alone and says why; the daemon and the next job are as
 """
 
 import ctypes
+import json
 import os
 import resource
 import signal
+import socket
 import time
 import unittest
 
@@ -142,22 +144,80 @@ class WorkerDeath(DaemonTestCase):
         job = self.submit(self.client)
         self.assert_done(self.client.wait(job)[job])
 
-    def test_worker_that_talks_nonsense_is_killed(self):
-        self.assert_works(self.client)
-        hold = self.daemon.faults.rule(WORKER, fault_rules.WRITE, HOLD, path="*.tmp")
-        job = self.submit(self.client)
-        hold.wait()
-        # Its user writes into its socket, as anybody may who can trace it.
-        descriptor = os.pidfd_open(hold.pid)
+    def socket_of(self, pid):
+        """The worker's own end of its socket, as whoever may trace it can have it."""
+        descriptor = os.pidfd_open(pid)
         try:
             copy = _pidfd_getfd(descriptor, 3)
         finally:
             os.close(descriptor)
         if copy < 0:
             self.skipTest("no pidfd_getfd here")
-        os.write(copy, b"\xff\xfe nonsense\n")
-        os.close(copy)
-        self.assert_failed(job, "aborted", "no message")
+        return socket.socket(fileno=copy)
+
+    def test_worker_that_talks_nonsense_is_killed(self):
+        for nonsense, words in (
+            (b"\xff\xfe nonsense\n", "no message"),
+            (b'{"type":"nonsense"}\n', "no message"),
+            (b"[" * 1000 + b"\n", "no message"),
+            (b"x" * ((1 << 20) + 1), "1 MiB"),
+        ):
+            with self.subTest(nonsense=nonsense[:20]):
+                job, pid = self.hold_at_write()
+                with self.socket_of(pid) as copy:
+                    copy.sendall(nonsense)
+                self.assert_failed(job, "aborted", words)
+
+    def test_worker_that_lies_about_other_jobs_is_not_believed(self):
+        job, pid = self.hold_at_write()
+        waiting = self.submit(self.client, "waiting.pkl")
+        finished = {
+            "type": "finished",
+            "error_code": "ok",
+            "error": "",
+            "output_path": "/etc/passwd",
+            "device": "cpu",
+            "docs_state": None,
+            "report": None,
+            "search_seconds": 0,
+            "total_seconds": 0,
+            "warm_docs": [],
+        }
+        with self.socket_of(pid) as copy:
+            for about in (waiting, 999, 1 << 62):
+                lies = [
+                    {**finished, "job": about},
+                    {"type": "removed", "job": about},
+                    {"type": "progress", "job": about, "pairs_done": 9, "pairs_total": 9},
+                    {"type": "log", "job": about, "text": "a lie"},
+                    {"type": "hello", "build": "another", "pid": 1},
+                ]
+                for lie in lies:
+                    copy.sendall(json.dumps(lie).encode() + b"\n")
+            # Of its own job it may say what it likes, once; `removed` was not asked for.
+            copy.sendall(json.dumps({"type": "removed", "job": job}).encode() + b"\n")
+            began = time.monotonic()
+            for number in range(20000):
+                lie = {"type": "progress", "job": job, "pairs_done": number % 100, "pairs_total": 100}
+                copy.sendall(json.dumps(lie).encode() + b"\n")
+            self.assertEqual(self.client.job(waiting)["state"], "queued")
+            print(f"20000 reports of progress were taken in {time.monotonic() - began:.2f} s")
+        self.assertEqual(self.client.job(job)["state"], "running")
+        self.daemon.faults.clear()
+        self.assert_done(self.client.wait(job)[job])
+        self.assert_done(self.client.wait(waiting)[waiting])
+        text = self.client.call("log", job=waiting)["text"]
+        self.assertNotIn("a lie", text)
+
+    def test_worker_whose_socket_is_shut_fails_its_job(self):
+        for how in (socket.SHUT_WR, socket.SHUT_RD, socket.SHUT_RDWR):
+            with self.subTest(how=how):
+                job, pid = self.hold_at_write()
+                with self.socket_of(pid) as copy:
+                    copy.shutdown(how)
+                wait_for(lambda gone=pid: not exists(gone), "the worker's end", 20)
+                self.daemon.faults.clear()
+                self.assert_failed(job, "aborted")
 
     def test_out_of_memory_by_the_daemons_limit(self):
         self.daemon.kill()
@@ -200,7 +260,7 @@ class WorkerOutOfMemory(DaemonTestCase):
 
 
 class SilentWorker(DaemonTestCase):
-    """The 30 s of silence, waited for once."""
+    """The 30 s of silence, waited for once, by three daemons at a time."""
 
     num_queries, num_docs, dim = 8, 60, 8
 
@@ -208,10 +268,16 @@ class SilentWorker(DaemonTestCase):
         self.daemon.start()
         # Signs of life come from a thread of their own: a slow disk under this one is no reason to kill it.
         busy = self.new_daemon().start()
-        with self.daemon.client() as client, busy.client() as client_of_busy:
+        # Nor is it the worker that is silent when the supervisor was stopped.
+        stopped = self.new_daemon().start()
+        with self.daemon.client() as client, busy.client() as client_of_busy, stopped.client() as client_of_stopped:
             hold = busy.faults.rule(WORKER, fault_rules.WRITE, HOLD, path="*.tmp")
             slow = self.submit(client_of_busy, "slow.pkl")
             hold.wait()
+            hold_of_stopped = stopped.faults.rule(WORKER, fault_rules.WRITE, HOLD, path="*.tmp")
+            unharmed = self.submit(client_of_stopped, "unharmed.pkl")
+            hold_of_stopped.wait()
+            stopped.process.send_signal(signal.SIGSTOP)
             self.daemon.faults.rule(WORKER, fault_rules.WRITE, STOP, path="*/.out.pkl.*.tmp")
             began = time.monotonic()
             job = self.submit(client)
@@ -228,6 +294,12 @@ class SilentWorker(DaemonTestCase):
             hold.remove()
             self.assert_done(client_of_busy.wait(slow)[slow])
             self.assertEqual(busy.faults.workers_started, 1)
+            stopped.process.send_signal(signal.SIGCONT)
+            self.assertEqual(client_of_stopped.job(unharmed)["state"], "running")
+            time.sleep(2.5)  # it looks every 2 s
+            hold_of_stopped.remove()
+            self.assert_done(client_of_stopped.wait(unharmed)[unharmed])
+            self.assertEqual(stopped.faults.workers_started, 1)
             self.assertEqual(self.leftovers(), [])
 
 
