@@ -11,7 +11,8 @@ import time
 import unittest
 
 import fault_rules
-from daemon_harness import FINISHED, DaemonTestCase, Disconnected, Refused, wait_for
+from daemon_client import Disconnected, Refused
+from daemon_harness import FINISHED, DaemonTestCase, wait_for
 from fault_rules import ALWAYS, COUNT, FAIL, SHORT, SKIP, SUPERVISOR, WORKER
 
 _DISK_CALLS = (

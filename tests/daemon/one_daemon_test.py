@@ -6,7 +6,8 @@ import socket
 import stat
 import unittest
 
-from daemon_harness import DaemonTestCase, Disconnected, exists, wait_for
+from daemon_client import Disconnected
+from daemon_harness import DaemonTestCase, exists, wait_for
 
 ROUNDS = 12
 RACERS = 4

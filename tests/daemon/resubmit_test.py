@@ -5,7 +5,8 @@ import threading
 import unittest
 
 import fault_rules
-from daemon_harness import DaemonTestCase, Disconnected, Refused
+from daemon_client import Disconnected, Refused
+from daemon_harness import DaemonTestCase
 from fault_rules import HOLD, SUPERVISOR, WORKER
 
 

@@ -6,7 +6,8 @@ import sys
 import unittest
 
 import fault_rules
-from daemon_harness import DaemonTestCase, Refused, wait_for
+from daemon_client import Refused
+from daemon_harness import DaemonTestCase, wait_for
 from fault_rules import HOLD, WORKER
 
 # Set in the process that has the small disk: where it is.

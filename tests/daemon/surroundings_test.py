@@ -9,7 +9,7 @@ import time
 import unittest
 
 import fault_rules
-from daemon_harness import DaemonTestCase, wait_for
+from daemon_harness import DaemonTestCase, is_sanitized, wait_for
 from fault_rules import HOLD, WORKER
 
 
@@ -170,9 +170,10 @@ class Idle(DaemonTestCase):
             before = cpu_seconds(self.daemon.pid), cpu_seconds(worker)
             time.sleep(2)
             after = cpu_seconds(self.daemon.pid), cpu_seconds(worker)
-            # One tick of the clock is 10 ms.
-            self.assertLessEqual(after[0] - before[0], 0.02)
-            self.assertLessEqual(after[1] - before[1], 0.02)
+            # One tick of the clock is 10 ms. A sanitizer's own thread wakes up now and then.
+            most = 0.2 if is_sanitized(worker) else 0.02
+            self.assertLessEqual(after[0] - before[0], most)
+            self.assertLessEqual(after[1] - before[1], most)
 
     def test_idle_worker_is_released_and_comes_back(self):
         self.daemon.start("--idle-release", 1)
