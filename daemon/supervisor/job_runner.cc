@@ -70,6 +70,14 @@ void JobRunner::Begin() {
     end_timer_.async_wait([this](const error_code& error) {
       if (!error) AskToEnd(Ending::kOutOfTime);
     });
+  } else if (removing_) {
+    // A folder that does not answer must not hold up the queue.
+    end_timer_.expires_after(timing_.removal);
+    end_timer_.async_wait([this](const error_code& error) {
+      if (!error && removing_ && worker_ != nullptr) {
+        worker_->Kill("could not remove a temporary file in time and was killed");
+      }
+    });
   }
   untried_ = worker_ != nullptr && greeted_;
   if (worker_ == nullptr) {
@@ -121,7 +129,8 @@ void JobRunner::OnMessage(FromWorker message) {
         progress_, 1.0);
     callbacks_.on_progress(task_->id);
   } else if (const auto* log = std::get_if<WorkerLog>(&message)) {
-    if (log->job == task_->id && !removing_) callbacks_.on_log(task_->id, log->text);
+    // Also what could not be removed.
+    if (log->job == task_->id) callbacks_.on_log(task_->id, log->text);
   } else if (auto* finished = std::get_if<WorkerFinished>(&message)) {
     if (finished->job == task_->id && !removing_) OnFinished(std::move(*finished));
   } else if (const auto* removed = std::get_if<WorkerRemoved>(&message)) {
@@ -130,7 +139,8 @@ void JobRunner::OnMessage(FromWorker message) {
 }
 
 void JobRunner::OnHello(const WorkerHello& hello) {
-  if (greeted_) return;
+  // One that was killed meanwhile may have said it before.
+  if (greeted_ || ending_ != Ending::kNone) return;
   if (hello.build != kBuildId) {
     worker_->Kill("is of another build than this daemon; shut the daemon down and start it again");
     return;
@@ -202,11 +212,14 @@ void JobRunner::OnWorkerDied(const std::string& why) {
   releasing_ = false;
   std::optional<JobOutcome> outcome;
   if (!removing_ && ending_ != Ending::kAbandoned) {
-    if (started && untried_) {
+    if (started && untried_ && spared_ != task_->id) {
       ++deaths_;  // it died between two jobs: this one never began
+      spared_ = task_->id;
     } else if (started) {
       ++deaths_;
       outcome = Failure(absl::StatusCode::kAborted, fmt::format("the worker {}", why), true);
+    } else if (ending_ != Ending::kNone) {
+      // It did not come up because it was killed: that says nothing of the next one.
     } else if (++failed_starts_ >= kMostFailedStarts) {
       outcome =
           Failure(absl::StatusCode::kUnavailable,
@@ -283,7 +296,8 @@ void JobRunner::AskToEnd(Ending ending) {
 
 void JobRunner::Abandon() {
   if (worker_ == nullptr) return;
-  if (task_) ending_ = Ending::kAbandoned;
+  // A job that somebody has cancelled, or whose time is up, has ended: it must not run again.
+  if (task_ && ending_ == Ending::kNone) ending_ = Ending::kAbandoned;
   releasing_ = true;
   worker_->Kill("was stopped with the daemon");
 }

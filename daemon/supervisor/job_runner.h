@@ -44,6 +44,8 @@ class JobRunner {
   struct Timing {
     // Between asking a job to end and killing its worker.
     std::chrono::milliseconds patience = std::chrono::seconds(5);
+    // Of a leftover: then it stays.
+    std::chrono::milliseconds removal = std::chrono::minutes(1);
     std::chrono::milliseconds silence = std::chrono::seconds(kWorkerSilenceSeconds);
     std::chrono::milliseconds silence_check = std::chrono::seconds(2);
     // Before a worker is started again after the second that died in a row; doubled with each one.
@@ -66,12 +68,13 @@ class JobRunner {
   // The worker is asked to give the job up, and killed when it does not. The job may still be done.
   void Cancel();
   // Ends the worker at once: the job that runs ends without an outcome and must be queued again,
-  // the worker is gone when on_ready is called.
+  // the worker is gone when on_ready is called. One that was asked to end already ends as such.
   void Abandon();
 
   std::optional<int64_t> running_job() const;
   double progress() const { return progress_; }  // of the running job, 0 to 1
   double ran_seconds() const;                    // of the running job
+  bool removing() const { return removing_; }    // a leftover
   bool has_worker() const { return worker_ != nullptr; }
   const std::vector<WarmDocsStats>& warm_docs() const { return warm_docs_; }
 
@@ -107,6 +110,7 @@ class JobRunner {
   bool releasing_ = false;  // it was told to end
   std::optional<RunningJob> task_;
   bool untried_ = false;   // sent to a worker that had served others, and not heard of since
+  int64_t spared_ = 0;     // the last job that was queued again for being untried: only once
   bool removing_ = false;  // the task is to remove its leftover, not to run it
   Ending ending_ = Ending::kNone;
   Clock::time_point started_;

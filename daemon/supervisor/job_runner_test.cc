@@ -39,6 +39,7 @@ class JobRunnerTest : public testing::Test {
     ASSERT_TRUE(binary.ok()) << binary.status();
     JobRunner::Timing timing;
     timing.patience = milliseconds(100);
+    timing.removal = milliseconds(200);
     timing.silence = silence_;
     timing.silence_check = milliseconds(20);
     timing.first_backoff = milliseconds(10);
@@ -263,6 +264,72 @@ TEST_F(JobRunnerTest, AnAbandonedJobHasNoOutcomeAndItsWorkerIsGone) {
   ASSERT_EQ(ended_.size(), 1u);
   EXPECT_FALSE(ended_[0].outcome);
   EXPECT_FALSE(runner_->has_worker());
+}
+
+TEST_F(JobRunnerTest, AJobThatKillsOneWorkerAfterTheOtherBeforeASignOfLifeFails) {
+  Start("die_running");
+  // As the queue does: what may be left of the job is removed first, by the worker that runs it.
+  runner_->RemoveLeftover(Job(1));
+  Until([&] { return removed_.size() == 1 && runner_->ready(); });
+  EXPECT_FALSE(RunOne(1).outcome);  // it may have been the worker's fault
+  runner_->RemoveLeftover(Job(1));
+  Until([&] { return removed_.size() == 2 && runner_->ready(); });
+  const Ended second = RunOne(1);
+  ASSERT_TRUE(second.outcome);
+  EXPECT_EQ(second.outcome->error_code, "aborted");
+}
+
+TEST_F(JobRunnerTest, AHelloOfAWorkerThatIsBeingKilledStartsNothing) {
+  const std::string told = testing::TempDir() + "told";
+  for (const bool cancel : {false, true}) {
+    unlink(told.c_str());
+    ended_.clear();
+    Start("works", std::chrono::hours(1), {"TINY_KNN_TOLD=" + told});
+    runner_->Run(Job(1));
+    while (access(told.c_str(), F_OK) != 0) usleep(1000);  // the loop has not read the hello
+    cancel ? runner_->Cancel() : runner_->Abandon();
+    Until([&] { return !ended_.empty(); });
+    ASSERT_EQ(ended_[0].outcome.has_value(), cancel);  // else it is to be queued again
+    if (!cancel) continue;
+    EXPECT_EQ(ended_[0].outcome->state, JobState::kCancelled);
+  }
+}
+
+TEST_F(JobRunnerTest, ACancelledJobStaysCancelledWhenTheDaemonStops) {
+  Start("stubborn");
+  runner_->Run(Job(1));
+  Until([&] { return progress_reports_ > 0; });
+  runner_->Cancel();
+  runner_->Abandon();
+  Until([&] { return !ended_.empty(); });
+  ASSERT_TRUE(ended_[0].outcome);
+  EXPECT_EQ(ended_[0].outcome->state, JobState::kCancelled);
+}
+
+TEST_F(JobRunnerTest, ARemovalThatHangsIsGivenUp) {
+  Start("hang_removing");
+  runner_->RemoveLeftover(Job(1));
+  Until([&] { return !removed_.empty(); });
+  EXPECT_EQ(RunOne(2).outcome->state, JobState::kDone);
+}
+
+TEST_F(JobRunnerTest, WhatCouldNotBeRemovedIsInTheJobsLog) {
+  Start("note_removing");
+  runner_->RemoveLeftover(Job(1));
+  Until([&] { return !removed_.empty(); });
+  EXPECT_THAT(log_, ElementsAre("note: cannot remove"));
+}
+
+TEST_F(JobRunnerTest, CancelsBeforeTheHelloAreNoFailedStarts) {
+  Start("die_at_start");
+  for (int64_t id : {1, 2, 3}) {
+    Until([&] { return runner_->ready(); });
+    runner_->Run(Job(id));
+    runner_->Cancel();
+    Until([&] { return std::ssize(ended_) == id; });
+    EXPECT_EQ(ended_.back().outcome->state, JobState::kCancelled);
+  }
+  EXPECT_FALSE(RunOne(4).outcome);  // its first try
 }
 
 TEST_F(JobRunnerTest, AnIdleWorkerIsReleasedAndAnotherOneStartedWhenNeeded) {

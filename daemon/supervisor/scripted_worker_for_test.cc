@@ -1,6 +1,7 @@
 // A worker that does as its --device says: what tests of the supervisor's side run instead of
 // `tiny-knn worker`.
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -65,6 +66,8 @@ class ScriptedWorker {
   int Run() {
     if (script_ == "die_at_start") return 3;
     Send(WorkerHello{script_ == "foreign" ? "another build" : std::string(kBuildId), getpid()});
+    // Tells a test that the hello is on its way, in a file that it names.
+    if (const char* told = getenv("TINY_KNN_TOLD")) close(creat(told, 0600));
     if (script_ == "silent") {
       while (true) pause();
     }
@@ -87,6 +90,8 @@ class ScriptedWorker {
     if (const auto* run = std::get_if<WorkerRun>(&message)) return HandleRun(*run);
     if (const auto* remove = std::get_if<WorkerRemove>(&message)) {
       if (script_ == "die_removing") std::abort();
+      if (script_ == "hang_removing") return;
+      if (script_ == "note_removing") Send(WorkerLog{remove->job, "note: cannot remove"});
       return Send(WorkerRemoved{remove->job});
     }
     const int64_t job = std::get<WorkerCancel>(message).job;
@@ -111,6 +116,7 @@ class ScriptedWorker {
     }
     if (script_ == "bad_input") return Send(Finished(run.job, "not_found", "q.npy: is not there"));
     Send(WorkerProgress{run.job, 1, 4});
+    if (script_ == "die_after_progress") std::abort();
     if (script_ == "waits" || script_ == "stubborn" || script_ == "done_although_cancelled") return;
     if (script_ == "finish_and_die") {
       Send(Finished(run.job, "ok", ""));
