@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <utility>
 
 #include "boost/asio/post.hpp"
@@ -17,12 +18,22 @@ namespace {
 using boost::system::error_code;
 
 constexpr std::chrono::seconds kRetry(1);
+// How long, and how many jobs, until finished ones are looked at: what clients submit and cancel
+// meanwhile takes memory.
 constexpr std::chrono::minutes kExpire(10);
+constexpr int kExpireAfterJobs = 500;
+
+// As many as the model of a device holds: earlier ones would only take time.
+constexpr size_t kJobsToLearnFrom = 64;
+
+// "cuda" is the first device.
+std::string DeviceName(const std::string& device) { return device == "cuda" ? "cuda:0" : device; }
 
 // Whether a job that asks for `wanted` may run on a daemon that was given `granted`.
 bool DeviceAllows(const std::string& granted, const std::string& wanted) {
-  if (granted == "auto" || wanted == "auto" || wanted == "cpu" || wanted == granted) return true;
-  return granted.starts_with("cuda:") && wanted == "cuda";
+  if (granted == "auto" || wanted == "auto" || wanted == "cpu") return true;
+  if (granted.starts_with("cuda") && wanted == "cuda") return true;
+  return DeviceName(wanted) == DeviceName(granted);
 }
 
 }  // namespace
@@ -52,12 +63,16 @@ Dispatcher::Dispatcher(boost::asio::io_context& loop, const SupervisorOptions& o
       grace_timer_(loop) {}
 
 void Dispatcher::Start() {
+  std::deque<const Job*> done;
   for (const auto& [id, job] : queue_->jobs()) {
     if (job.leftover_attempt > 0) leftovers_.push_back(id);
-    if (job.state == JobState::kDone) Learn(job);
+    if (job.state != JobState::kDone) continue;
+    done.push_back(&job);
+    if (done.size() > kJobsToLearnFrom) done.pop_front();
   }
+  for (const Job* job : done) Learn(*job);
   logs_.RemoveUnknown([this](int64_t job) { return queue_->Find(job) != nullptr; });
-  ExpireLater();
+  Expire();
   ScheduleFlush();
 }
 
@@ -92,15 +107,19 @@ void Dispatcher::Flush() {
   if (starting_) {
     RunningJob job = *std::move(starting_);
     starting_.reset();
-    const auto& undone = result.undone_starts;
-    if (std::find(undone.begin(), undone.end(), job.id) == undone.end()) {
+    // Its start may have been undone, or its submission with it.
+    const Job* started = queue_->Find(job.id);
+    if (started != nullptr && started->state == JobState::kRunning) {
       spdlog::info("job {}: attempt {} starts", job.id, job.attempt);
       Note(job.id, fmt::format("attempt {} starts", job.attempt));
       runner_.Run(std::move(job));
     }
   }
+  // What `then` changes is for the next turn.
+  const std::vector<int64_t> changed = std::exchange(changed_, {});
   for (const Then& then : std::exchange(waiting_, {})) then(result);
-  for (int64_t job : std::exchange(changed_, {})) listener_.OnJobChanged(job);
+  for (int64_t job : changed) listener_.OnJobChanged(job);
+  if (ended_since_expire_ >= kExpireAfterJobs) Expire();
   CheckStopped();
 }
 
@@ -119,13 +138,14 @@ void Dispatcher::RetryLater() {
   });
 }
 
-void Dispatcher::ExpireLater() {
+// Now, and again after a while: a job may expire by time alone.
+void Dispatcher::Expire() {
+  ended_since_expire_ = 0;
   for (int64_t job : queue_->Expire()) logs_.Remove(job);
+  if (queue_->has_changes()) ScheduleFlush();
   expire_timer_.expires_after(kExpire);
   expire_timer_.async_wait([this](const error_code& error) {
-    if (error) return;
-    ExpireLater();
-    ScheduleFlush();
+    if (!error) Expire();
   });
 }
 
@@ -221,6 +241,7 @@ void Dispatcher::Cancel(int64_t id) {
   outcome.error_code = "cancelled";
   outcome.error = "cancelled before it ran";
   queue_->Finish(id, outcome, 0);
+  ++ended_since_expire_;
   changed_.push_back(id);
   ScheduleFlush();
 }
@@ -252,6 +273,7 @@ void Dispatcher::OnEnd(int64_t id, const std::optional<JobOutcome>& outcome, dou
     leftovers_.push_back(id);
   } else {
     queue_->Finish(id, *outcome, ran_seconds);
+    ++ended_since_expire_;
     if (outcome->left_temporary) leftovers_.push_back(id);
     if (outcome->state == JobState::kDone) Learn(*queue_->Find(id));
     spdlog::info("job {}: {}{}{}", id, JobStateName(outcome->state),
@@ -269,10 +291,10 @@ void Dispatcher::SetDraining(bool draining) {
 }
 
 void Dispatcher::Stop(bool now) {
-  stopping_ = true;
+  const bool again = std::exchange(stopping_, true);
   if (now || !runner_.running_job()) {
     runner_.Abandon();
-  } else {
+  } else if (!again) {
     grace_timer_.expires_after(options_.grace);
     grace_timer_.async_wait([this](const error_code& error) {
       if (error) return;
@@ -285,7 +307,8 @@ void Dispatcher::Stop(bool now) {
 
 void Dispatcher::CheckStopped() {
   if (stopped_ || starting_ || runner_.running_job()) return;
-  const bool drained = draining_ && queue_->scheduler().size() == 0 && leftovers_.empty();
+  const bool drained =
+      draining_ && queue_->scheduler().size() == 0 && leftovers_.empty() && !runner_.removing();
   if (!stopping_ && !drained) return;
   stopping_ = true;
   // What ended is to be written down before we go, unless the disk does not let us.

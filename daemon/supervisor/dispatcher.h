@@ -86,7 +86,7 @@ class Dispatcher {
   void Learn(const Job& job);
   void Note(int64_t job, const std::string& line);  // into the job's log
   void RetryLater();
-  void ExpireLater();
+  void Expire();
   void CheckStopped();
 
   boost::asio::io_context& loop_;
@@ -108,6 +108,7 @@ class Dispatcher {
   std::vector<int64_t> changed_;        // to be told after the flush
   std::optional<RunningJob> starting_;  // marked as running; begins when that is on disk
   std::vector<int64_t> leftovers_;      // jobs whose leftover is to be removed
+  int ended_since_expire_ = 0;          // jobs
   bool draining_ = false;
   bool stopping_ = false;
   bool stopped_ = false;
