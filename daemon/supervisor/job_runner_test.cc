@@ -307,6 +307,7 @@ TEST_F(JobRunnerTest, ACancelledJobStaysCancelledWhenTheDaemonStops) {
 }
 
 TEST_F(JobRunnerTest, ARemovalThatHangsIsGivenUp) {
+  silence_ = std::chrono::hours(1);  // a worker that is stuck in a folder shows signs of life
   Start("hang_removing");
   runner_->RemoveLeftover(Job(1));
   Until([&] { return !removed_.empty(); });
@@ -322,14 +323,14 @@ TEST_F(JobRunnerTest, WhatCouldNotBeRemovedIsInTheJobsLog) {
 
 TEST_F(JobRunnerTest, CancelsBeforeTheHelloAreNoFailedStarts) {
   Start("die_at_start");
-  for (int64_t id : {1, 2, 3}) {
+  for (int64_t id : {1, 2}) {
     Until([&] { return runner_->ready(); });
     runner_->Run(Job(id));
     runner_->Cancel();
     Until([&] { return std::ssize(ended_) == id; });
     EXPECT_EQ(ended_.back().outcome->state, JobState::kCancelled);
   }
-  EXPECT_FALSE(RunOne(4).outcome);  // its first try
+  EXPECT_FALSE(RunOne(3).outcome);  // its first try
 }
 
 TEST_F(JobRunnerTest, AnIdleWorkerIsReleasedAndAnotherOneStartedWhenNeeded) {
