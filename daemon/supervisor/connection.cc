@@ -127,6 +127,7 @@ void Connection::Drain() {
 }
 
 void Connection::Subscribe(const std::vector<int64_t>& jobs, const std::vector<int64_t>& first) {
+  if (closed_ || last_words_) return;
   subscribed_ = true;
   wanted_ = {jobs.begin(), jobs.end()};
   changed_ = {first.begin(), first.end()};

@@ -116,6 +116,18 @@ TEST_F(ConnectionTest, APeerThatHasSaidHelloMayBeSilentForAnyTime) {
   EXPECT_EQ(handler_.closed, 0);
 }
 
+TEST_F(ConnectionTest, NoEventFollowsTheLastWords) {
+  connection_->Start();
+  Hello();
+  Until([&] { return handler_.requests == 1; });
+  connection_->SendLast({0, ErrorReply{ErrorCode::kStopping, "the daemon has ended"}});
+  connection_->Subscribe({}, {1, 2});  // by a request that was still being written down
+  connection_->MarkChanged(1);
+  Settle();
+  EXPECT_THAT(Hear(), HasSubstr("the daemon has ended"));
+  EXPECT_TRUE(handler_.events.empty());
+}
+
 TEST_F(ConnectionTest, GarbageBeforeTheHelloEndsTheConnectionWithAReason) {
   connection_->Start();
   Say("GET / HTTP/1.1\n");

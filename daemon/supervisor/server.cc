@@ -22,6 +22,8 @@ using boost::system::error_code;
 
 // After accept failed, for want of descriptors mostly.
 constexpr std::chrono::milliseconds kAcceptPause(100);
+// Connections beyond the limits that are told so; more are closed without a word.
+constexpr int64_t kRefusedAtOnce = 16;
 constexpr int64_t kLogPieceBytes = int64_t{256} << 10;
 
 bool IsFinishedJob(const Job* job) { return job == nullptr || IsFinished(job->state); }
@@ -60,6 +62,14 @@ void Server::Take(Connection::Socket socket) {
   const absl::StatusOr<Peer> peer = PeerOf(socket.native_handle());
   if (!peer.ok()) {
     spdlog::warn("refused a connection: {}", std::string(peer.status().message()));
+    return;
+  }
+  const auto known = connections_by_uid_.find(peer->uid);
+  const int64_t before = known == connections_by_uid_.end() ? 0 : known->second;
+  const int64_t connections = static_cast<int64_t>(connections_.size());
+  // Being told why takes a descriptor for a moment, and those are counted too.
+  if (before >= limits_.connections_per_uid + kRefusedAtOnce ||
+      connections >= limits_.connections + kRefusedAtOnce) {
     return;
   }
   const Link link =
@@ -154,6 +164,8 @@ void Server::AnswerWaits(int64_t job) {
   const auto [begin, end] = waits_.equal_range(job);
   std::vector<std::shared_ptr<Wait>> over;
   for (auto wait = begin; wait != end; ++wait) {
+    // One that names the job twice is there twice, side by side.
+    if (!over.empty() && over.back() == wait->second) continue;
     if (AllFinished(wait->second->jobs)) over.push_back(wait->second);
   }
   for (const std::shared_ptr<Wait>& wait : over) {
