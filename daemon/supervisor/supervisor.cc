@@ -112,6 +112,8 @@ class Supervisor : public DispatcherListener {
 absl::Status RunSupervisor(const SupervisorOptions& options, const std::function<void()>& ready) {
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGHUP, SIG_IGN);
+  // Whoever started us may have ignored it, and then nobody would hear how a worker ended.
+  std::signal(SIGCHLD, SIG_DFL);
   umask(077);
   absl::Status status = EnsurePrivateFolder(options.state_folder);
   if (!status.ok()) return status;

@@ -56,10 +56,11 @@ struct ChildPlan {
 
 [[noreturn]] void ExecWorker(const ChildPlan& plan) {
   setsid();  // no Ctrl-C of the terminal that the supervisor stands on
+  // Before any is let through: the supervisor's handlers would tell the supervisor.
+  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGCHLD}) signal(number, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGCHLD}) signal(number, SIG_DFL);
 
   // Above all that is about to be overwritten first.
   const int socket = fcntl(plan.socket, F_DUPFD, 16);
@@ -151,11 +152,17 @@ absl::StatusOr<std::shared_ptr<WorkerProcess>> WorkerProcess::Start(
   const std::vector<char*> argv = Pointers(arguments);
   const std::vector<char*> envp = Pointers(variables);
   const ChildPlan plan{theirs.get(), binary.file.get(), getpid(), argv.data(), envp.data()};
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   const pid_t pid = fork();
   if (pid == 0) ExecWorker(plan);
+  const int fork_error = errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0) {
     return absl::UnavailableError(
-        fmt::format("cannot start a worker process: {}", std::strerror(errno)));
+        fmt::format("cannot start a worker process: {}", std::strerror(fork_error)));
   }
   // Not the function of that name: glibc 2.36 declares it for C only.
   UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
@@ -225,7 +232,7 @@ void WorkerProcess::Read() {
   socket_.async_read_some(
       boost::asio::buffer(incoming_),
       [self = shared_from_this()](const error_code& error, size_t size) {
-        if (error) return self->OnSocketEnd();
+        if (error || self->socket_over_) return self->OnSocketEnd();
         self->last_heard_ = Clock::now();
         const absl::Status fed = self->decoder_.Feed({self->incoming_.data(), size});
         while (std::optional<std::string> line = self->decoder_.Next()) {
