@@ -13,7 +13,7 @@ import unittest
 import fault_rules
 from daemon_client import Disconnected, Refused
 from daemon_harness import FINISHED, DaemonTestCase, wait_for
-from fault_rules import ALWAYS, COUNT, FAIL, SHORT, SKIP, SUPERVISOR, WORKER
+from fault_rules import ALWAYS, COUNT, SHORT, SKIP, SUPERVISOR, WORKER
 
 _DISK_CALLS = (
     fault_rules.OPEN
