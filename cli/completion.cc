@@ -4,8 +4,8 @@
 
 #include "cli/completion_script.h"
 #include "cli/flags.h"
-#include "cli/text.h"
 #include "cli/verbs.h"
+#include "core/job/one_line.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <utility>
 
-#include "cli/text.h"
+#include "core/job/one_line.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 

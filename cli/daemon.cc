@@ -132,11 +132,7 @@ absl::Status WorkerVerb(const std::vector<std::string>& args, Console& console) 
   WorkerTexts texts;
   DeclareWorker(parser, texts);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kWorkerHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kWorkerHelp, console)) return status;
   struct stat info {};
   if (fstat(kWorkerSocket, &info) != 0 || !S_ISSOCK(info.st_mode)) {
     return absl::FailedPreconditionError(

@@ -6,13 +6,11 @@
 #include <cstdlib>
 #include <limits>
 #include <thread>
-#include <utility>
 
 #include "cli/interrupt.h"
-#include "cli/text.h"
 #include "cli/values.h"
+#include "core/job/one_line.h"
 #include "core/job/version.h"
-#include "daemon/protocol/client_messages.h"
 #include "daemon/protocol/daemon_paths.h"
 #include "daemon/protocol/status_code_name.h"
 #include "fmt/format.h"
@@ -31,17 +29,21 @@ void DeclareDaemonFlags(FlagParser& parser, DaemonTexts& texts) {
   parser.Value("--socket", &texts.socket);
 }
 
+absl::Status CheckSocketFlag(const std::string& path, const std::string& typed) {
+  const absl::Status status = CheckSocketPath(path);
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError(
+      fmt::format("--socket {}: {}", OneLine(typed), std::string(status.message())));
+}
+
 bool SignalCaught() { return CaughtSignal() != 0; }
 
 absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(const DaemonTexts& texts,
                                                               std::function<bool()> interrupted) {
   DaemonClient::Options options;
   if (texts.socket) {
-    absl::Status status = CheckSocketPath(*texts.socket);
-    if (!status.ok()) {
-      return absl::InvalidArgumentError(
-          fmt::format("--socket {}: {}", OneLine(*texts.socket), std::string(status.message())));
-    }
+    absl::Status status = CheckSocketFlag(*texts.socket, *texts.socket);
+    if (!status.ok()) return status;
     options.socket_paths = {*texts.socket};
   } else {
     options.socket_paths = SocketsToTry(geteuid() == 0, ReadEnvironment);

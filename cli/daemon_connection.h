@@ -9,12 +9,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cli/flags.h"
 #include "daemon/client/client.h"
+#include "daemon/protocol/client_messages.h"
 #include "daemon/protocol/job_view.h"
 #include "nlohmann/json_fwd.hpp"
 
@@ -26,11 +28,24 @@ struct DaemonTexts {
 };
 void DeclareDaemonFlags(FlagParser& parser, DaemonTexts& texts);
 
+// OK for a path that a socket may have; else InvalidArgument that names --socket and what was
+// `typed`.
+absl::Status CheckSocketFlag(const std::string& path, const std::string& typed);
+
+bool SignalCaught();
+
 // Connects to the daemon of --socket, else to the first that listens where one may. Errors as
 // DaemonClient::Connect. `interrupted` ends every wait; by default a caught signal does.
-absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(const DaemonTexts& texts,
-                                                              std::function<bool()> interrupted);
-bool SignalCaught();
+absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(
+    const DaemonTexts& texts, std::function<bool()> interrupted = SignalCaught);
+
+// Connects for this one request. Errors as ConnectToDaemon and DaemonClient::Call.
+template <typename ReplyType>
+absl::StatusOr<ReplyType> AskDaemon(const DaemonTexts& texts, RequestBody request) {
+  const absl::StatusOr<std::unique_ptr<DaemonClient>> client = ConnectToDaemon(texts);
+  if (!client.ok()) return client.status();
+  return (*client)->Call<ReplyType>(std::move(request));
+}
 
 // Keeps trying to connect for as long as a daemon may take to start again. `interrupted` as above.
 inline constexpr std::chrono::seconds kReconnectFor(60);

@@ -77,16 +77,9 @@ absl::Status DrainVerb(const std::vector<std::string>& args, Console& console) {
   DrainTexts texts;
   DeclareDrain(parser, texts);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kDrainHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kDrainHelp, console)) return status;
   CatchInterrupts();
-  const absl::StatusOr<std::unique_ptr<DaemonClient>> client =
-      ConnectToDaemon(texts.daemon, SignalCaught);
-  if (!client.ok()) return client.status();
-  status = (*client)->Call<EmptyReply>(DrainRequest{.undo = texts.undo}).status();
+  status = AskDaemon<EmptyReply>(texts.daemon, DrainRequest{.undo = texts.undo}).status();
   if (!status.ok()) return status;
   console.Note(texts.undo ? "the daemon takes new jobs again"
                           : "the daemon takes no new jobs and ends after the last one it has; "
@@ -99,14 +92,9 @@ absl::Status ShutdownVerb(const std::vector<std::string>& args, Console& console
   ShutdownTexts texts;
   DeclareShutdown(parser, texts);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kShutdownHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kShutdownHelp, console)) return status;
   CatchInterrupts();
-  const absl::StatusOr<std::unique_ptr<DaemonClient>> client =
-      ConnectToDaemon(texts.daemon, SignalCaught);
+  const absl::StatusOr<std::unique_ptr<DaemonClient>> client = ConnectToDaemon(texts.daemon);
   if (!client.ok()) return client.status();
   status = (*client)->Call<EmptyReply>(ShutdownRequest{.now = texts.now}).status();
   if (!status.ok()) return status;

@@ -6,15 +6,13 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "cli/text.h"
+#include "cli/daemon_connection.h"
 #include "cli/values.h"
-#include "daemon/protocol/daemon_paths.h"
+#include "core/job/job_spec.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
 namespace {
-
-constexpr int64_t kMostThreads = 4096;
 
 using Text = std::optional<std::string>;
 
@@ -65,11 +63,8 @@ absl::StatusOr<DaemonStart> ParseDaemonFlags(const std::vector<std::string>& arg
   };
   if (texts.socket) {
     const std::string path = texts.socket->empty() ? "" : Absolute(*texts.socket, folder);
-    status = CheckSocketPath(path);
-    if (!status.ok()) {
-      return absl::InvalidArgumentError(
-          fmt::format("--socket {}: {}", OneLine(*texts.socket), std::string(status.message())));
-    }
+    status = CheckSocketFlag(path, *texts.socket);
+    if (!status.ok()) return status;
     pass("--socket", path);
   }
   if (texts.state_dir) {

@@ -21,6 +21,8 @@
 #include "cli/verbs.h"
 #include "core/io/row_source.h"
 #include "core/job/machine_limits.h"
+#include "core/job/one_line.h"
+#include "core/job/run_job.h"
 #include "core/job/verify.h"
 #include "core/matrix/matrix_view.h"
 #include "core/search/engine.h"
@@ -308,11 +310,7 @@ absl::Status DemoVerb(const std::vector<std::string>& args, Console& console) {
   DemoTexts texts;
   Declare(parser, texts);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kDemoHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kDemoHelp, console)) return status;
   int64_t top = 8;
   if (texts.top) {
     const absl::StatusOr<int64_t> asked = ParseCount("--top", *texts.top, 1, kMostTop);

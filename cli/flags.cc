@@ -6,6 +6,7 @@
 
 #include "CLI/CLI.hpp"
 #include "cli/text.h"
+#include "core/job/one_line.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {

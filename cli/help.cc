@@ -104,11 +104,7 @@ absl::Status HelpVerb(const std::vector<std::string>& args, Console& console) {
   std::vector<std::string> names;
   parser.Positionals("COMMAND", &names);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kHelpHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kHelpHelp, console)) return status;
   if (names.empty()) {
     console.Out(OverviewText());
     return absl::OkStatus();
@@ -141,9 +137,9 @@ absl::Status VersionVerb(const std::vector<std::string>& args, Console& console)
 
 VerbFlags HelpOnlyFlags() { return FlagParser("", "").Flags(); }
 
-absl::Status AsBadInput(const absl::Status& status) {
-  if (!absl::IsDataLoss(status)) return status;
-  return absl::InvalidArgumentError(std::string(status.message()));
+bool PrintedHelp(const FlagParser& parser, std::string_view help, Console& console) {
+  if (parser.help_wanted()) console.Out(help);
+  return parser.help_wanted();
 }
 
 }  // namespace tiny_knn

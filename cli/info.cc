@@ -14,6 +14,8 @@
 #include "core/io/npy.h"
 #include "core/io/result_pickle.h"
 #include "core/io/row_source.h"
+#include "core/job/one_line.h"
+#include "core/job/run_job.h"
 #include "core/matrix/dtype.h"
 #include "fmt/format.h"
 
@@ -164,11 +166,7 @@ absl::Status InfoVerb(const std::vector<std::string>& args, Console& console) {
   InfoTexts texts;
   Declare(parser, texts);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kInfoHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kInfoHelp, console)) return status;
   std::optional<DType> input_dtype;
   if (texts.input_dtype) {
     input_dtype = ParseDType(*texts.input_dtype);

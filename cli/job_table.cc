@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cli/text.h"
+#include "core/job/one_line.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {

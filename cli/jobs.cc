@@ -13,6 +13,7 @@
 #include "cli/search_report.h"
 #include "cli/text.h"
 #include "cli/verbs.h"
+#include "core/job/one_line.h"
 #include "daemon/client/client.h"
 #include "daemon/protocol/client_messages.h"
 #include "fmt/format.h"
@@ -120,8 +121,7 @@ void PrintLog(std::string_view text, Console& console) {
 }
 
 absl::Status ShowLog(const LogTexts& texts, int64_t id, Console& console) {
-  const absl::StatusOr<std::unique_ptr<DaemonClient>> client =
-      ConnectToDaemon(texts.daemon, SignalCaught);
+  const absl::StatusOr<std::unique_ptr<DaemonClient>> client = ConnectToDaemon(texts.daemon);
   if (!client.ok()) return client.status();
   if (texts.follow) {
     // Only so that the end of the job wakes us; what the log says is asked for below.
@@ -153,11 +153,7 @@ absl::Status WaitVerb(const std::vector<std::string>& args, Console& console) {
   JobsTexts texts;
   DeclareJobs(parser, texts);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kWaitHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kWaitHelp, console)) return status;
   const absl::StatusOr<std::vector<int64_t>> ids = ParseJobIds(texts.ids, "wait ID...");
   if (!ids.ok()) return ids.status();
   CatchInterrupts();
@@ -185,11 +181,7 @@ absl::Status LogVerb(const std::vector<std::string>& args, Console& console) {
   LogTexts texts;
   DeclareLog(parser, texts);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kLogHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kLogHelp, console)) return status;
   const absl::StatusOr<std::vector<int64_t>> ids = ParseJobIds({texts.id}, "log ID");
   if (!ids.ok()) return ids.status();
   CatchInterrupts();
@@ -203,18 +195,12 @@ absl::Status CancelVerb(const std::vector<std::string>& args, Console& console) 
   JobsTexts texts;
   DeclareJobs(parser, texts);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kCancelHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kCancelHelp, console)) return status;
   const absl::StatusOr<std::vector<int64_t>> ids = ParseJobIds(texts.ids, "cancel ID...");
   if (!ids.ok()) return ids.status();
   CatchInterrupts();
-  const absl::StatusOr<std::unique_ptr<DaemonClient>> client =
-      ConnectToDaemon(texts.daemon, SignalCaught);
-  if (!client.ok()) return client.status();
-  const absl::StatusOr<JobsReply> reply = (*client)->Call<JobsReply>(CancelRequest{.jobs = *ids});
+  const absl::StatusOr<JobsReply> reply =
+      AskDaemon<JobsReply>(texts.daemon, CancelRequest{.jobs = *ids});
   if (!reply.ok()) return reply.status();
   UserNames users;
   if (texts.json) {
@@ -234,15 +220,9 @@ absl::Status CleanVerb(const std::vector<std::string>& args, Console& console) {
   DaemonTexts texts;
   DeclareDaemonFlags(parser, texts);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kCleanHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kCleanHelp, console)) return status;
   CatchInterrupts();
-  const absl::StatusOr<std::unique_ptr<DaemonClient>> client = ConnectToDaemon(texts, SignalCaught);
-  if (!client.ok()) return client.status();
-  const absl::StatusOr<CleanReply> reply = (*client)->Call<CleanReply>(CleanRequest{});
+  const absl::StatusOr<CleanReply> reply = AskDaemon<CleanReply>(texts, CleanRequest{});
   if (!reply.ok()) return reply.status();
   console.Note(fmt::format("forgot {}", Plural(reply->removed, "finished job", "finished jobs")));
   return absl::OkStatus();

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "cli/text.h"
 #include "core/io/file_util.h"
+#include "core/job/one_line.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {

@@ -1,19 +1,19 @@
 // `tiny-knn run`: one job, and what is said about it.
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "cli/interrupt.h"
+#include "cli/local_job.h"
 #include "cli/progress.h"
 #include "cli/run_flags.h"
 #include "cli/search_report.h"
 #include "cli/verbs.h"
+#include "core/job/job_report.h"
+#include "core/job/one_line.h"
 #include "core/job/run_job.h"
-#include "gpu/open_engine.h"
 
 namespace tiny_knn {
 
@@ -65,35 +65,6 @@ exit codes: 0 done, 1 failed while running, 2 wrong use or bad input,
 example: tiny-knn run queries.npy docs.npy -k 100 --metric cosine -o top.pkl
 )";
 
-namespace {
-
-SearchSummary Summarise(const JobSpec& spec, const PreparedJob& job, const Engine& engine,
-                        const JobResult& result) {
-  return {.queries_name = spec.queries_path,
-          .docs_name = spec.docs_path,
-          .output_path = job.output_path,
-          .num_queries = job.shape.num_queries,
-          .num_docs = job.shape.num_docs,
-          .dim = job.shape.dim,
-          .k = job.shape.k,
-          .compute_dtype = spec.compute_dtype,
-          .device = std::string(engine.device()),
-          .docs = "",
-          .search_seconds = result.search_seconds,
-          .write_seconds = result.write_seconds,
-          .report = result.report,
-          .knows_rescored_pairs = true,
-          .verified_queries = result.verified_queries};
-}
-
-void SetUpConsole(const RunRequest& request, Console& console) {
-  console.set_quiet(request.quiet);
-  console.set_verbose(request.verbose);
-  if (request.progress == ProgressMode::kJson) console.set_style(Console::Style::kJson);
-}
-
-}  // namespace
-
 absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
   absl::StatusOr<RunRequest> request = ParseRunFlags(args);
   if (!request.ok()) return request.status();
@@ -104,21 +75,13 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
   SetUpConsole(*request, console);
   CatchInterrupts();
 
-  absl::StatusOr<PreparedJob> job = PrepareJob(request->spec);
-  if (!job.ok()) return AsBadInput(job.status());
-  absl::StatusOr<OpenedEngine> opened =
-      OpenEngine({request->spec.device, request->spec.gpu_memory_bytes});
-  if (!opened.ok()) return opened.status();
-  if (!opened->note.empty()) console.Note(opened->note);
-  if (request->dry_run) {
-    PrintPlan(*job, *opened->engine, console);
-    return absl::OkStatus();
-  }
-  const std::string plan = PlanText(*job, *opened->engine);
-  for (size_t begin = 0; begin < plan.size();) {
-    const size_t end = std::min(plan.find('\n', begin), plan.size());
-    console.Detail(plan.substr(begin, end - begin));
-    begin = end + 1;
+  if (request->dry_run) return DryRun(request->spec, console);
+  absl::StatusOr<LocalJob> local = OpenLocalJob(request->spec, console);
+  if (!local.ok()) return local.status();
+  PreparedJob& job = local->prepared;
+  Engine& engine = *local->engine;
+  for (const std::string& line : PlanLines(request->spec, job, engine.device())) {
+    console.Detail(OneLine(line));
   }
 
   absl::StatusOr<JobResult> result;
@@ -127,16 +90,15 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
                               [](const char* name) -> const char* { return std::getenv(name); });
     ConsoleProgress progress(console, bar, request->progress == ProgressMode::kJson);
     // The first batch may take a while: show at once that there is something to wait for.
-    progress.Report(0, job->shape.num_queries * job->shape.num_docs);
-    result = RunJob(request->spec, *job, *opened->engine, {.progress = &progress});
+    progress.Report(0, job.shape.num_queries * job.shape.num_docs);
+    result = RunJob(request->spec, job, engine, {.progress = &progress});
   }
   if (absl::IsCancelled(result.status())) {
     return absl::CancelledError("interrupted: no result was written");
   }
   if (!result.ok()) return result.status();
-  PrintPath(job->output_path, console);
-  NoteDefaultK(*job, console);
-  SaySummary(Summarise(request->spec, *job, *opened->engine, *result), console);
+  PrintPath(job.output_path, console);
+  SayReport(request->spec, job, MakeJobReport(job, engine.device(), *result), "", console);
   return absl::OkStatus();
 }
 

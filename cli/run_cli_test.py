@@ -128,6 +128,7 @@ class OutputTest(CliTest):
         self.assertIn("progress", kinds)
         self.assertEqual(kinds[-1], "done")
         self.assertEqual(events[-1]["output_path"], "top5_q_x_d.pkl")
+        self.assertIsInstance(events[-1]["rescored_pairs"], int)
         last = [event for event in events if event["event"] == "progress"][-1]
         self.assertEqual((last["pairs_done"], last["pairs_total"]), (15, 15))
 

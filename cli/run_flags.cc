@@ -8,8 +8,8 @@
 
 #include "absl/status/status.h"
 #include "cli/flags.h"
-#include "cli/text.h"
 #include "cli/values.h"
+#include "core/job/one_line.h"
 #include "core/matrix/dtype.h"
 #include "core/search/search.h"
 #include "fmt/format.h"
@@ -18,7 +18,6 @@ namespace tiny_knn {
 namespace {
 
 constexpr int64_t kNoMost = std::numeric_limits<int64_t>::max();
-constexpr int64_t kMostThreads = 4096;
 
 using Text = RunTexts::Text;
 
@@ -191,6 +190,12 @@ absl::StatusOr<RunRequest> ParseRunFlags(const std::vector<std::string>& args) {
     return request;
   }
   return InterpretRunFlags(texts);
+}
+
+void SetUpConsole(const RunRequest& request, Console& console) {
+  console.set_quiet(request.quiet);
+  console.set_verbose(request.verbose);
+  if (request.progress == ProgressMode::kJson) console.set_style(Console::Style::kJson);
 }
 
 std::vector<std::string> RunFlagNames() {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cli/console.h"
 #include "cli/flags.h"
 #include "cli/progress.h"
 #include "core/job/job_spec.h"
@@ -42,6 +43,9 @@ const char* FirstSearchFlagGiven(const RunTexts& texts);
 
 // `args` follow the verb `run`. Errors as above.
 absl::StatusOr<RunRequest> ParseRunFlags(const std::vector<std::string>& args);
+
+// What the reporting flags ask of the console.
+void SetUpConsole(const RunRequest& request, Console& console);
 
 // Every flag of `run` there is: "-k", "--k", ...
 std::vector<std::string> RunFlagNames();

@@ -19,6 +19,8 @@
 #include "cli/values.h"
 #include "cli/verbs.h"
 #include "core/io/result_pickle.h"
+#include "core/job/one_line.h"
+#include "core/job/run_job.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -227,11 +229,7 @@ absl::Status ShowVerb(const std::vector<std::string>& args, Console& console) {
   ShowFlags flags;
   Declare(parser, flags);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kShowHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kShowHelp, console)) return status;
   return Show(flags, console);
 }
 

@@ -87,8 +87,7 @@ absl::StatusOr<std::vector<JobView>> FindJobs(DaemonClient& client, const Status
 
 absl::Status ShowStatus(const StatusTexts& texts, const std::vector<int64_t>& ids,
                         Console& console) {
-  const absl::StatusOr<std::unique_ptr<DaemonClient>> client =
-      ConnectToDaemon(texts.daemon, SignalCaught);
+  const absl::StatusOr<std::unique_ptr<DaemonClient>> client = ConnectToDaemon(texts.daemon);
   if (!client.ok()) return client.status();
   absl::StatusOr<std::vector<JobView>> jobs = FindJobs(**client, texts, ids);
   if (!jobs.ok()) return jobs.status();
@@ -124,11 +123,7 @@ absl::Status StatusVerb(const std::vector<std::string>& args, Console& console) 
   StatusTexts texts;
   Declare(parser, texts);
   absl::Status status = parser.Parse(args);
-  if (!status.ok()) return status;
-  if (parser.help_wanted()) {
-    console.Out(kStatusHelp);
-    return absl::OkStatus();
-  }
+  if (!status.ok() || PrintedHelp(parser, kStatusHelp, console)) return status;
   absl::StatusOr<std::vector<int64_t>> ids = std::vector<int64_t>();
   if (!texts.ids.empty()) ids = ParseJobIds(texts.ids, "status [ID ...]");
   if (!ids.ok()) return ids.status();

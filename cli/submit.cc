@@ -14,20 +14,20 @@
 #include "cli/daemon_connection.h"
 #include "cli/follow.h"
 #include "cli/interrupt.h"
+#include "cli/local_job.h"
 #include "cli/progress.h"
 #include "cli/search_report.h"
 #include "cli/submit_flags.h"
-#include "cli/text.h"
 #include "cli/values.h"
 #include "cli/verbs.h"
 #include "core/io/file_util.h"
 #include "core/io/unique_fd.h"
+#include "core/job/job_report.h"
 #include "core/job/job_spec_json.h"
 #include "core/job/run_job.h"
 #include "daemon/client/client.h"
 #include "daemon/protocol/client_messages.h"
 #include "fmt/format.h"
-#include "gpu/open_engine.h"
 #include "nlohmann/json.hpp"
 
 namespace tiny_knn {
@@ -176,16 +176,6 @@ absl::StatusOr<SubmitRequest> MakeRequest(const SubmitFlags& flags, const JobSpe
   return request;
 }
 
-absl::Status DryRun(const JobSpec& spec, Console& console) {
-  const absl::StatusOr<PreparedJob> job = PrepareJob(spec);
-  if (!job.ok()) return AsBadInput(job.status());
-  const absl::StatusOr<OpenedEngine> opened = OpenEngine({spec.device, spec.gpu_memory_bytes});
-  if (!opened.ok()) return opened.status();
-  if (!opened->note.empty()) console.Note(opened->note);
-  PrintPlan(*job, *opened->engine, console);
-  return absl::OkStatus();
-}
-
 std::string JsonLine(const nlohmann::json& json) {
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
@@ -203,25 +193,14 @@ void SayQueued(const SubmitReply& reply, bool waits, Console& console) {
 void SayDone(const JobSpec& spec, const PreparedJob& prepared, const JobView& job, bool json,
              Console& console) {
   if (!json) PrintPath(prepared.output_path, console);
-  NoteDefaultK(prepared, console);
-  SearchSummary summary{.queries_name = spec.queries_path,
-                        .docs_name = spec.docs_path,
-                        .output_path = prepared.output_path,
-                        .num_queries = job.shape.num_queries,
-                        .num_docs = job.shape.num_docs,
-                        .dim = job.shape.dim,
-                        .k = job.shape.k,
-                        .compute_dtype = spec.compute_dtype,
-                        .device = job.device,
-                        .docs = job.docs,
-                        .search_seconds = job.elapsed_seconds.value_or(0),
-                        .write_seconds = 0,
-                        .report = {},
-                        .knows_rescored_pairs = true,
-                        .verified_queries = 0};
-  absl::Status status = ReadReport(job.report_json, summary);
-  if (!status.ok()) console.Note(std::string(status.message()));
-  SaySummary(summary, console);
+  absl::StatusOr<JobReport> report = JobReportFromJson(job.report_json);
+  if (!report.ok()) {
+    NoteDefaultK(prepared, console);
+    console.Note(fmt::format("job {}: {}", job.id, std::string(report.status().message())));
+    return;
+  }
+  report->output_path = prepared.output_path;  // as run prints it, not as the daemon resolved it
+  SayReport(spec, prepared, *report, job.docs, console);
 }
 
 // Says of every change what was asked for: JSON on standard output for --json, the progress of run
@@ -269,9 +248,7 @@ absl::Status SubmitVerb(const std::vector<std::string>& args, Console& console) 
     console.Out(kSubmitHelp);
     return absl::OkStatus();
   }
-  console.set_quiet(flags->run.quiet);
-  console.set_verbose(flags->run.verbose);
-  if (flags->run.progress == ProgressMode::kJson) console.set_style(Console::Style::kJson);
+  SetUpConsole(flags->run, console);
 
   JobSpec spec = flags->run.spec;
   if (flags->spec_file) {

@@ -58,7 +58,13 @@ class SameAsRunTest(DaemonCliTest):
     def test_quiet_says_nothing_and_verbose_more(self):
         self.start()
         self.assertEqual(self.run_ok("submit", "q.npy", "d.npy", "-k", 1, "--wait", "-q").stderr, "")
-        self.assertRegex(self.run_ok("submit", "q.npy", "d.npy", "-k", 1, "--wait", "-v").stderr, "s to write")
+        same = ("q.npy", "d.npy", "-k", 1, "--cpu", "-v")
+        rescored = [
+            re.findall(r"\n(tiny-knn: \d+ pairs rescored exactly), \d+\.\d+ s to write\n", self.run_ok(*verb, *same).stderr)
+            for verb in (("submit", "--wait"), ("run",))
+        ]
+        self.assertEqual(len(rescored[0]), 1)
+        self.assertEqual(rescored[0], rescored[1])
 
     def test_dry_run_prints_the_plan_and_queues_nothing(self):
         self.start()
@@ -160,6 +166,8 @@ class QueueTest(DaemonCliTest):
         events = [json.loads(line) for line in done.stderr.splitlines()]
         self.assertIn("progress", [event["event"] for event in events])
         self.assertEqual((events[-1]["event"], events[-1]["queries"]), ("done", 20_000))
+        ran = self.run_ok("run", "q.npy", "d.npy", "--progress", "json").stderr.splitlines()
+        self.assertEqual(list(events[-1]), list(json.loads(ran[-1])))
         self.assertEqual(done.stdout, "top3_big_q_x_big_d.pkl\n")
 
     def test_follow_draws_a_line_only_where_asked(self):

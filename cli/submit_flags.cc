@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "cli/text.h"
 #include "cli/values.h"
+#include "core/job/one_line.h"
 #include "daemon/protocol/client_messages.h"
 #include "fmt/format.h"
 

@@ -10,10 +10,6 @@
 
 namespace tiny_knn {
 
-// `text` with control characters and invalid UTF-8 made visible, so that a file name or a label can
-// neither break a line nor send commands to a terminal.
-std::string OneLine(std::string_view text);
-
 // Columns that `text` takes on a terminal: 2 for East Asian wide characters and emoji, 0 for
 // combining marks, else 1. An approximation of the terminal's own tables.
 int DisplayWidth(std::string_view text);

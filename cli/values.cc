@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "cli/text.h"
+#include "core/job/one_line.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {

@@ -103,8 +103,8 @@ extern const std::string_view kVersionHelp;
 // The page of `tiny-knn` and `tiny-knn help`.
 std::string OverviewText();
 
-// A file that is wrong when it is opened is bad input, not a failure of ours: DataLoss (truncated)
-// becomes InvalidArgument. Everything else stays as it is.
-absl::Status AsBadInput(const absl::Status& status);
+// Prints the page on standard output where it was asked for, and says whether: then there is
+// nothing left to do.
+bool PrintedHelp(const FlagParser& parser, std::string_view help, Console& console);
 
 }  // namespace tiny_knn

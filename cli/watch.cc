@@ -52,8 +52,7 @@ class Watch {
       : options_(options), console_(console), redraws_(!options.json && CanRedraw()) {}
 
   absl::Status Run() {
-    absl::StatusOr<std::unique_ptr<DaemonClient>> client =
-        ConnectToDaemon(options_.daemon, SignalCaught);
+    absl::StatusOr<std::unique_ptr<DaemonClient>> client = ConnectToDaemon(options_.daemon);
     while (true) {
       absl::Status status = client.status();
       if (status.ok()) status = Listen(**client);

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
+#include "absl/status/status.h"
 #include "core/io/row_source.h"
 #include "core/job/verify.h"
 #include "core/matrix/dtype.h"
 #include "core/search/planner.h"
-#include "core/search/search.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 
@@ -35,8 +36,43 @@ void NoteMatrix(const std::string& name, int64_t nonfinite_rows, int64_t infs_ma
   }
 }
 
-std::string JsonText(const std::string& text) {
+// Every member of the JSON object, in its order: `visit` hears the name and the place of the value.
+template <typename Report, typename Visit>
+void VisitMembers(Report& report, const Visit& visit) {
+  visit("output_path", report.output_path);
+  visit("queries", report.num_queries);
+  visit("docs", report.num_docs);
+  visit("dim", report.dim);
+  visit("k", report.k);
+  visit("device", report.device);
+  visit("search_seconds", report.search_seconds);
+  visit("write_seconds", report.write_seconds);
+  visit("nonfinite_query_rows", report.search.nonfinite_query_rows);
+  visit("nonfinite_doc_rows", report.search.nonfinite_doc_rows);
+  visit("infs_made_in_queries", report.search.infs_made_in_queries);
+  visit("infs_made_in_docs", report.search.infs_made_in_docs);
+  visit("queries_with_tie_at_k", report.search.queries_with_tie_at_k);
+  visit("rescored_pairs", report.search.rescored_pairs);
+  visit("verified_queries", report.verified_queries);
+}
+
+std::string JsonValue(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+std::string JsonValue(int64_t count) { return fmt::to_string(count); }
+std::string JsonValue(double seconds) { return fmt::format("{:.6f}", seconds); }
+
+bool ReadValue(const nlohmann::json& json, std::string& text) {
+  if (json.is_string()) text = json.get<std::string>();
+  return json.is_string();
+}
+bool ReadValue(const nlohmann::json& json, int64_t& count) {
+  if (json.is_number_integer()) count = json.get<int64_t>();
+  return json.is_number_integer();
+}
+bool ReadValue(const nlohmann::json& json, double& seconds) {
+  if (json.is_number()) seconds = json.get<double>();
+  return json.is_number();
 }
 
 }  // namespace
@@ -57,44 +93,71 @@ std::vector<std::string> PlanLines(const JobSpec& spec, const PreparedJob& job,
   return lines;
 }
 
+JobReport MakeJobReport(const PreparedJob& job, std::string_view device, const JobResult& result) {
+  return {.output_path = job.output_path,
+          .num_queries = job.shape.num_queries,
+          .num_docs = job.shape.num_docs,
+          .dim = job.shape.dim,
+          .k = job.shape.k,
+          .device = std::string(device),
+          .search_seconds = result.search_seconds,
+          .write_seconds = result.write_seconds,
+          .search = result.report,
+          .verified_queries = result.verified_queries};
+}
+
+std::optional<std::string> DefaultKNote(const PreparedJob& job) {
+  if (!job.k_was_reduced) return std::nullopt;
+  return fmt::format("k={}: fewer docs than the default k={}; --k sets another", job.params.k,
+                     kMostDefaultK);
+}
+
 std::vector<std::string> JobNotes(const JobSpec& spec, const PreparedJob& job,
-                                  const JobResult& result) {
+                                  const JobReport& report) {
   std::vector<std::string> notes;
-  if (job.k_was_reduced) {
-    notes.push_back(fmt::format("k={}: fewer docs than the default k={}; --k sets another",
-                                job.params.k, kMostDefaultK));
-  }
-  const SearchReport& report = result.report;
-  NoteMatrix(spec.queries_path, report.nonfinite_query_rows, report.infs_made_in_queries,
+  if (std::optional<std::string> note = DefaultKNote(job)) notes.push_back(*std::move(note));
+  const SearchReport& search = report.search;
+  NoteMatrix(spec.queries_path, search.nonfinite_query_rows, search.infs_made_in_queries,
              spec.compute_dtype, notes);
-  NoteMatrix(spec.docs_path, report.nonfinite_doc_rows, report.infs_made_in_docs,
+  NoteMatrix(spec.docs_path, search.nonfinite_doc_rows, search.infs_made_in_docs,
              spec.compute_dtype, notes);
-  if (report.queries_with_tie_at_k > 0) {
-    notes.push_back(fmt::format(
-        "{} a tie across rank {}: of equal scores the lower doc index is kept",
-        Count(report.queries_with_tie_at_k, "query has", "queries have"), job.params.k));
+  if (search.queries_with_tie_at_k > 0) {
+    notes.push_back(
+        fmt::format("{} a tie across rank {}: of equal scores the lower doc index is kept",
+                    Count(search.queries_with_tie_at_k, "query has", "queries have"), report.k));
   }
-  if (result.verified_queries > 0) {
+  if (report.verified_queries > 0) {
     notes.push_back(fmt::format("verified {} of {} (seed {}): identical to exact arithmetic",
-                                result.verified_queries,
-                                Count(job.shape.num_queries, "query", "queries"), kVerifySeed));
+                                report.verified_queries,
+                                Count(report.num_queries, "query", "queries"), kVerifySeed));
   }
   return notes;
 }
 
-std::string JobReportJson(const PreparedJob& job, std::string_view device,
-                          const JobResult& result) {
-  const ProblemShape& shape = job.shape;
-  const SearchReport& report = result.report;
-  return fmt::format(
-      "{{\"output_path\":{},\"queries\":{},\"docs\":{},\"dim\":{},\"k\":{},\"device\":\"{}\","
-      "\"search_seconds\":{:.6f},\"write_seconds\":{:.6f},\"nonfinite_query_rows\":{},"
-      "\"nonfinite_doc_rows\":{},\"infs_made_in_queries\":{},\"infs_made_in_docs\":{},"
-      "\"queries_with_tie_at_k\":{},\"verified_queries\":{}}}",
-      JsonText(job.output_path), shape.num_queries, shape.num_docs, shape.dim, shape.k, device,
-      result.search_seconds, result.write_seconds, report.nonfinite_query_rows,
-      report.nonfinite_doc_rows, report.infs_made_in_queries, report.infs_made_in_docs,
-      report.queries_with_tie_at_k, result.verified_queries);
+std::string JobReportToJson(const JobReport& report) {
+  std::string json;
+  VisitMembers(report, [&json](const char* name, const auto& value) {
+    json += fmt::format("{}\"{}\":{}", json.empty() ? "{" : ",", name, JsonValue(value));
+  });
+  return json + "}";
+}
+
+absl::StatusOr<JobReport> JobReportFromJson(std::string_view json) {
+  const nlohmann::json object = nlohmann::json::parse(json, nullptr, false);
+  if (!object.is_object()) {
+    return absl::InvalidArgumentError("report of the search: expected a JSON object");
+  }
+  JobReport report;
+  absl::Status status;
+  VisitMembers(report, [&](const char* name, auto& value) {
+    const auto found = object.find(name);
+    if ((found == object.end() || !ReadValue(*found, value)) && status.ok()) {
+      status = absl::InvalidArgumentError(
+          fmt::format("report of the search: '{}' is missing or of another type", name));
+    }
+  });
+  if (!status.ok()) return status;
+  return report;
 }
 
 }  // namespace tiny_knn

@@ -11,6 +11,9 @@
 
 namespace tiny_knn {
 
+// What may be asked for as JobSpec::threads.
+inline constexpr int kMostThreads = 4096;
+
 struct JobSpec {
   std::string queries_path;  // as typed; result files record it so
   std::string docs_path;

@@ -20,7 +20,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int64_t kNoMost = std::numeric_limits<int64_t>::max();
-constexpr int64_t kMostThreads = 4096;
 constexpr int64_t kMostUmask = 0777;
 
 constexpr std::array<std::string_view, 16> kMembers = {
@@ -232,6 +231,8 @@ class SpecReader : public nlohmann::json_sax<nlohmann::json> {
 };
 
 }  // namespace
+
+std::span<const std::string_view> JobSpecMembers() { return kMembers; }
 
 absl::StatusOr<std::string> JobSpecToJson(const JobSpec& spec) {
   const JobSpec defaults;

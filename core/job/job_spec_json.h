@@ -2,6 +2,7 @@
 // daemon, and what its journal keeps.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -9,6 +10,9 @@
 #include "core/job/job_spec.h"
 
 namespace tiny_knn {
+
+// The names of all members, in the order of docs/job_spec.md. Static storage.
+std::span<const std::string_view> JobSpecMembers();
 
 // One line of JSON; members at their defaults are left out. InvalidArgument when a path is not
 // UTF-8, which JSON cannot carry.

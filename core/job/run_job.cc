@@ -283,6 +283,11 @@ absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec) {
   return job;
 }
 
+absl::Status AsBadInput(const absl::Status& status) {
+  if (!absl::IsDataLoss(status)) return status;
+  return absl::InvalidArgumentError(std::string(status.message()));
+}
+
 absl::StatusOr<JobResult> RunJob(const JobSpec& spec, PreparedJob& job, Engine& engine,
                                  const RunJobOptions& options) {
   absl::StatusOr<JobResult> result = Run(spec, job, engine, options);

@@ -37,6 +37,10 @@ absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shap
 // Opens, validates and plans. Errors name the file as typed, or the flag, and what to do.
 absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec);
 
+// A file that cannot be read as what it says it is, is bad input and no failure of ours: DataLoss
+// (truncated) becomes InvalidArgument. Everything else stays as it is. For what opening says.
+absl::Status AsBadInput(const absl::Status& status);
+
 struct JobResult {
   SearchReport report;
   double search_seconds = 0;

@@ -12,6 +12,7 @@
 #include "core/job/job_paths.h"
 #include "core/job/job_report.h"
 #include "core/job/machine_limits.h"
+#include "core/job/one_line.h"
 #include "daemon/protocol/status_code_name.h"
 #include "fmt/format.h"
 
@@ -27,26 +28,6 @@ mode_t ReadUmask() {
   const mode_t mask = umask(022);
   umask(mask);
   return mask;
-}
-
-// A file that cannot be read as what it says it is: bad input, as for `run`.
-absl::Status AsBadInput(const absl::Status& status) {
-  if (!absl::IsDataLoss(status)) return status;
-  return absl::InvalidArgumentError(std::string(status.message()));
-}
-
-// Of one line, whatever a file's name holds.
-std::string OneLine(const std::string& text) {
-  std::string line;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7F) {
-      line += fmt::format("\\x{:02x}", byte);
-    } else {
-      line += c;
-    }
-  }
-  return line;
 }
 
 // "cuda" is the first device.
@@ -137,10 +118,11 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
              {.progress = &listener, .warm_docs = warm_docs, .temporary_tag = run.temporary_tag});
   if (absl::IsCancelled(result.status())) return cancelled;
   if (!result.ok()) return result.status();
-  for (const std::string& note : JobNotes(spec, *job, *result)) {
+  const JobReport report = MakeJobReport(*job, engine.device(), *result);
+  for (const std::string& note : JobNotes(spec, *job, report)) {
     listener.Log(OneLine("note: " + note));
   }
-  finished.report_json = JobReportJson(*job, engine.device(), *result);
+  finished.report_json = JobReportToJson(report);
   finished.search_seconds = result->search_seconds;
   return absl::OkStatus();
 }

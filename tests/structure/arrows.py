@@ -25,7 +25,7 @@ ARROWS = {
     "core/io": _CORE[:1],
     "core/search": _CORE[:2],
     "core/cpu": _CORE[:3],
-    "core/job": _CORE[:4],
+    "core/job": [*_CORE[:4], "//docs:job_spec.md"],
     "gpu": _CORE,
     # What both ends of a socket agree on. The supervisor's side uses single targets of core/job, so
     # that it links neither an engine nor a parser of users' files.

@@ -1,0 +1,32 @@
+#include "cli/local_job.h"
+
+#include <string>
+#include <utility>
+
+#include "cli/search_report.h"
+#include "core/job/job_report.h"
+#include "core/job/one_line.h"
+#include "gpu/open_engine.h"
+
+namespace tiny_knn {
+
+absl::StatusOr<LocalJob> OpenLocalJob(const JobSpec& spec, Console& console) {
+  absl::StatusOr<PreparedJob> prepared = PrepareJob(spec);
+  if (!prepared.ok()) return AsBadInput(prepared.status());
+  absl::StatusOr<OpenedEngine> opened = OpenEngine({spec.device, spec.gpu_memory_bytes});
+  if (!opened.ok()) return opened.status();
+  if (!opened->note.empty()) console.Note(opened->note);
+  return LocalJob{.prepared = *std::move(prepared), .engine = std::move(opened->engine)};
+}
+
+absl::Status DryRun(const JobSpec& spec, Console& console) {
+  const absl::StatusOr<LocalJob> job = OpenLocalJob(spec, console);
+  if (!job.ok()) return job.status();
+  NoteDefaultK(job->prepared, console);
+  for (const std::string& line : PlanLines(spec, job->prepared, job->engine->device())) {
+    console.Out(OneLine(line) + "\n");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace tiny_knn
