@@ -49,8 +49,8 @@ struct TextLimit {
 inline constexpr TextLimit kAnyText = {size_t{1} << 20, size_t{1} << 20};
 // One line for people, written by the daemon.
 inline constexpr TextLimit kMessageText = {size_t{1} << 14, size_t{1} << 20};
-// The same, from a peer that nobody trusts.
-inline constexpr TextLimit kPeerText = {size_t{1} << 14, size_t{1} << 14};
+// The same, from a peer that nobody trusts: it ends up in logs too.
+inline constexpr TextLimit kPeerText = {size_t{1} << 14, size_t{1} << 14, true};
 // Names that end up in logs.
 inline constexpr TextLimit kNameText = {256, 256, true};
 // What the kernel takes (PATH_MAX less the NUL).

@@ -111,6 +111,8 @@ TEST(WorkerMessages, EveryMessageComesBackWhole) {
 TEST(WorkerMessages, WhatAHostileWorkerSaysIsBounded) {
   EXPECT_EQ(FinishError(nlohmann::json::object()), "ok");
   EXPECT_THAT(FinishError({{"error", std::string((1 << 14) + 1, 'x')}}), HasSubstr("`error`"));
+  EXPECT_THAT(FinishError({{"error", "a line\nand another"}}),
+              HasSubstr("without control characters"));
   EXPECT_THAT(FinishError({{"output_path", std::string(4096, 'x')}}), HasSubstr("`output_path`"));
   EXPECT_THAT(FinishError({{"device", std::string(257, 'x')}}), HasSubstr("`device`"));
   EXPECT_THAT(FinishError({{"device", "\x1B[2J"}}), HasSubstr("without control characters"));
