@@ -16,9 +16,6 @@ namespace {
 
 using boost::system::error_code;
 
-// No worker came up for so many tries: then it is not worth a job's time.
-constexpr int kMostFailedStarts = 3;
-
 }  // namespace
 
 JobRunner::JobRunner(boost::asio::io_context& loop, const SupervisorOptions& options,
@@ -146,7 +143,7 @@ void JobRunner::OnHello(const WorkerHello& hello) {
     return;
   }
   greeted_ = true;
-  failed_starts_ = 0;
+  trouble_.clear();
   if (!task_) return;
   // Begin goes on from where it waited; the clock has been running.
   const Clock::time_point started = started_;
@@ -220,13 +217,12 @@ void JobRunner::OnWorkerDied(const std::string& why) {
       outcome = Failure(absl::StatusCode::kAborted, fmt::format("the worker {}", why), true);
     } else if (ending_ != Ending::kNone) {
       // It did not come up because it was killed: that says nothing of the next one.
-    } else if (++failed_starts_ >= kMostFailedStarts) {
-      outcome =
-          Failure(absl::StatusCode::kUnavailable,
-                  fmt::format("no worker could be started for it: the last one {}", why), false);
-      failed_starts_ = 0;
     } else {
+      // No fault of the job's: a library or a driver is missing, or the machine is full. A whole
+      // queue must not fail for it overnight.
       ++deaths_;
+      trouble_ = fmt::format("no worker can be started, the last one {}", why);
+      spdlog::error("{}", trouble_);
     }
     if (ending_ == Ending::kOutOfTime) {
       outcome = Failure(absl::StatusCode::kDeadlineExceeded, "", started);

@@ -76,6 +76,9 @@ class JobRunner {
   double ran_seconds() const;                    // of the running job
   bool removing() const { return removing_; }    // a leftover
   bool has_worker() const { return worker_ != nullptr; }
+  // Why no worker can be started, as far as is known; empty when all is well. It is tried again and
+  // again, so jobs wait.
+  const std::string& trouble() const { return trouble_; }
   const std::vector<WarmDocsStats>& warm_docs() const { return warm_docs_; }
 
  private:
@@ -115,8 +118,8 @@ class JobRunner {
   Ending ending_ = Ending::kNone;
   Clock::time_point started_;
   double progress_ = 0;
-  int deaths_ = 0;         // of workers, since the last job that ended well
-  int failed_starts_ = 0;  // of them, in a row and before their hello
+  int deaths_ = 0;  // of workers, since the last job that ended well
+  std::string trouble_;
   bool backing_off_ = false;
   std::vector<WarmDocsStats> warm_docs_;
 };

@@ -73,6 +73,8 @@ void JobViews::AddOrder(const Job& job, const Before& before, JobView& view) con
   if (before.seconds && own) view.eta_seconds = *before.seconds + *own;
   if (dispatcher_.JournalState() != "ok") {
     view.reason = "the journal cannot be written";
+  } else if (!dispatcher_.runner().trouble().empty()) {
+    view.reason = dispatcher_.runner().trouble();
   } else if (before.jobs > 0) {
     view.reason = fmt::format("behind {} {}", before.jobs, before.jobs == 1 ? "job" : "jobs");
   } else {

@@ -136,10 +136,17 @@ class WorkerDeath(DaemonTestCase):
                 os.kill(self.daemon.workers()[0], signal.SIGKILL)
                 wait_for(lambda: not self.daemon.workers(), "death of the worker")
                 self.daemon.faults.rule(processes, calls, FAIL, error=error, last=ALWAYS)
-                job = self.submit(self.client, "never.pkl")
-                job = self.client.wait(job)[job]
-                self.assertEqual((job["state"], job["error_code"]), ("failed", "unavailable"), job)
+                # Always: it waits, says why, and is done when workers start again.
+                job = self.submit(self.client, "later.pkl")
+
+                def waits_and_says_why():
+                    view = self.client.call("status", jobs=[job])["jobs"][0]
+                    self.assertIn(view["state"], ("queued", "running"), view)
+                    return "no worker can be started" in (view["reason"] or "")
+
+                wait_for(waits_and_says_why, "the reason why it waits")
                 self.daemon.faults.clear()
+                self.assert_done(self.client.wait(job)[job])
                 self.assert_works(self.client)
 
     def test_worker_that_dies_before_its_hello(self):
