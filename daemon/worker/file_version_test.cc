@@ -1,13 +1,16 @@
 #include "daemon/worker/file_version.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <string>
 
+#include "absl/status/status.h"
 #include "gtest/gtest.h"
 
 namespace tiny_knn {
@@ -59,6 +62,34 @@ TEST(FileVersion, OnlyRegularFilesHaveOne) {
   EXPECT_FALSE(StatFileVersion(testing::TempDir()).has_value());
   ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
   EXPECT_FALSE(StatFileVersion(path).has_value()) << "and it did not wait for a writer";
+}
+
+TEST(FileVersion, SyncChangesNothing) {
+  const std::string path = "/proc/self/status";  // sync: EINVAL, as on what is read-only
+  EXPECT_TRUE(SyncFileVersion(path).ok());
+  const std::string written = TestPath();
+  std::ofstream(written) << "12345";
+  const std::optional<FileVersion> before = StatFileVersion(written);
+  const absl::StatusOr<FileVersion> synced = SyncFileVersion(written);
+  if (synced.status().code() == absl::StatusCode::kFailedPrecondition) {
+    GTEST_SKIP() << "NOT RUN: the test's folder is in memory";
+  }
+  ASSERT_TRUE(synced.ok()) << synced.status();
+  EXPECT_EQ(*synced, before);
+  EXPECT_FALSE(SyncFileVersion(written + ".none").ok());
+  EXPECT_FALSE(SyncFileVersion(testing::TempDir()).ok());
+  EXPECT_FALSE(SyncFileVersion("/dev/null").ok());
+}
+
+TEST(FileVersion, NoneIsTrustedOfAFileInMemory) {
+  const int file = memfd_create("version", MFD_CLOEXEC);  // on the kernel's own tmpfs
+  ASSERT_GE(file, 0);
+  const std::string path = "/proc/self/fd/" + std::to_string(file);
+  EXPECT_TRUE(StatFileVersion(path).has_value());
+  const absl::Status status = SyncFileVersion(path).status();
+  close(file);
+  EXPECT_EQ(status,
+            absl::FailedPreconditionError("kept in memory only from a file system with a disk"));
 }
 
 TEST(FileVersion, IsSettledTwoSecondsAfterEveryStamp) {

@@ -14,6 +14,11 @@ WarmDocs* WarmCache::Find(const WarmKey& key) {
   return entries_.front().docs.get();
 }
 
+bool WarmCache::HasFile(const FileVersion& file) const {
+  return std::any_of(entries_.begin(), entries_.end(),
+                     [&](const Entry& entry) { return entry.key.file == file; });
+}
+
 WarmDocs* WarmCache::Add(const WarmKey& key, std::string docs_path,
                          std::unique_ptr<WarmDocs> docs) {
   entries_.remove_if([&](const Entry& entry) { return entry.key == key; });

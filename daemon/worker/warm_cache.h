@@ -38,6 +38,9 @@ class WarmCache {
   // What was kept under `key`, or null. Marks it as used.
   WarmDocs* Find(const WarmKey& key);
 
+  // Whether anything is kept of that version of that file. Marks nothing as used.
+  bool HasFile(const FileVersion& file) const;
+
   // Takes docs to be filled by the job about to run, in place of what was kept under `key`. The
   // pointer stays valid until they are evicted or dropped. `docs_path`: as Describe gives it.
   WarmDocs* Add(const WarmKey& key, std::string docs_path, std::unique_ptr<WarmDocs> docs);

@@ -82,8 +82,7 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   // Taken by name, before and after opening: had another file been there in between, it would have
   // to have been put in place and taken away again by its owner.
   const std::string docs_path = ResolvePath(spec, spec.docs_path);
-  const int64_t now_ns = options_.now_ns();
-  const std::optional<FileVersion> before = StatFileVersion(docs_path);
+  const DocsFile before = ExamineDocs(docs_path);
   absl::StatusOr<PreparedJob> job = PrepareJob(spec);
   if (!job.ok()) return AsBadInput(job.status());
   const std::optional<FileVersion> after = StatFileVersion(docs_path);
@@ -95,10 +94,10 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   finished.device = std::string(engine.device());
   if (!chosen->note.empty()) listener.Log(OneLine("note: " + chosen->note));
 
-  if (before) cache_.DropOutdated(*before, docs_path);
+  if (before.version) cache_.DropOutdated(*before.version, docs_path);
   WarmDocs* warm_docs = nullptr;
-  if (before && before == after && IsSettled(*before, now_ns)) {
-    const WarmKey key{.file = *before,
+  if (before.may_be_kept && before.version == after) {
+    const WarmKey key{.file = *before.version,
                       .input_dtype = spec.input_dtype,
                       .compute_dtype = spec.compute_dtype,
                       .metric = spec.metric,
@@ -112,7 +111,8 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   for (const std::string& line : PlanLines(spec, *job, engine.device())) {
     listener.Log(OneLine(line));
   }
-  listener.Log(fmt::format("{:<14}{}", "docs are", finished.docs));
+  listener.Log(OneLine(fmt::format("{:<14}{}{}", "docs are", finished.docs,
+                                   before.why_not.empty() ? "" : " (" + before.why_not + ")")));
   absl::StatusOr<JobResult> result =
       RunJob(spec, *job, engine,
              {.progress = &listener, .warm_docs = warm_docs, .temporary_tag = run.temporary_tag});
@@ -125,6 +125,24 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   finished.report_json = JobReportToJson(report);
   finished.search_seconds = result->search_seconds;
   return absl::OkStatus();
+}
+
+WarmRunner::DocsFile WarmRunner::ExamineDocs(const std::string& path) const {
+  const int64_t now_ns = options_.now_ns();  // before the sync: see SyncFileVersion
+  DocsFile docs;
+  docs.version = StatFileVersion(path);
+  if (!docs.version || !IsSettled(*docs.version, now_ns)) return docs;
+  // A version of which something is kept was taken after a sync, so it is as good as a new one.
+  if (!cache_.HasFile(*docs.version)) {
+    const absl::StatusOr<FileVersion> synced = SyncFileVersion(path);
+    if (!synced.ok()) {
+      docs.why_not = std::string(synced.status().message());
+      return docs;
+    }
+    docs.version = *synced;
+  }
+  docs.may_be_kept = IsSettled(*docs.version, now_ns);
+  return docs;
 }
 
 WarmRunner::Limits WarmRunner::Narrow(const WorkerRun& run) const {

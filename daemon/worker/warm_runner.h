@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -60,9 +61,17 @@ class WarmRunner {
     JobSpec spec;              // with its own limits narrowed
     int64_t budget_bytes = 0;  // of the search and all warm docs together
   };
+  // The docs file as it is before the job opens it.
+  struct DocsFile {
+    std::optional<FileVersion> version;  // none where no regular file can be seen
+    bool may_be_kept = false;            // every later change gives it another version
+    std::string why_not;                 // for the user; may be empty
+  };
   Limits Narrow(const WorkerRun& run) const;
 
   absl::Status RunNarrowed(const WorkerRun& run, JobListener& listener, WorkerFinished& finished);
+  // May sync the file.
+  DocsFile ExamineDocs(const std::string& path) const;
   absl::StatusOr<ChosenEngine> ChooseEngine(const JobSpec& spec);
 
   // Docs for the job to use or fill, with room made for them, or null with room made for the search

@@ -1,13 +1,20 @@
 #include "daemon/worker/warm_runner.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
 
+#include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/io/unique_fd.h"
 #include "daemon/worker/files_for_test.h"
 #include "daemon/worker/warm_runner_for_test.h"
 #include "gmock/gmock.h"
@@ -23,6 +30,41 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::StartsWith;
+
+bool IsOnTmpfs(const std::string& path) {
+  struct statfs found;
+  return statfs(path.c_str(), &found) == 0 && found.f_type == TMPFS_MAGIC;
+}
+
+// Writes to the 400 docs at `path` through a mapping that stays, as np.memmap does.
+class MappedDocs {
+ public:
+  explicit MappedDocs(const std::string& path) : path_(path) {
+    const UniqueFd file(open(path.c_str(), O_RDWR | O_CLOEXEC));
+    mapped_ = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+    EXPECT_NE(mapped_, MAP_FAILED);
+  }
+  ~MappedDocs() { munmap(mapped_, kBytes); }
+  MappedDocs(const MappedDocs&) = delete;
+  MappedDocs& operator=(const MappedDocs&) = delete;
+
+  // The first page's values, all of them, at a time that has another stamp than the file.
+  void Write(float value) {
+    const int64_t stamp = StatFileVersion(path_)->ctime_ns;
+    timespec now;
+    do {
+      clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    } while (now.tv_sec * 1'000'000'000 + now.tv_nsec <= stamp);
+    auto* const values = static_cast<volatile float*>(mapped_);
+    for (size_t i = kHeader; i < 1024; ++i) values[i] = i % 8 == 0 ? value : 0;
+  }
+
+ private:
+  static constexpr size_t kHeader = 32;  // 128 bytes, in floats
+  static constexpr size_t kBytes = (kHeader + 400 * 8) * sizeof(float);
+  const std::string path_;
+  void* mapped_ = nullptr;
+};
 
 TEST_F(WarmRunnerTest, AJobGivesWhatRunJobGives) {
   const WorkerFinished finished = RunRight();
@@ -107,6 +149,46 @@ TEST_F(WarmRunnerTest, ReplacedDocsAreReadAgain) {
   const WorkerFinished replaced = RunRight();
   EXPECT_EQ(replaced.docs, "cold");
   EXPECT_EQ(replaced.warm_docs.size(), 1u) << "the old file is gone";
+}
+
+TEST_F(WarmRunnerTest, DocsWrittenAgainOnADirtyMappedPageAreReadAgain) {
+  if (IsOnTmpfs(folder_)) {
+    std::printf("NOT RUN: %s is on tmpfs\n", folder_.c_str());
+    GTEST_SKIP();
+  }
+  MappedDocs docs(folder_ + "/d.npy");
+  docs.Write(1);  // the page is dirty
+  EXPECT_EQ(RunRight().docs, "cold");
+  EXPECT_EQ(RunRight().docs, "warm");
+  docs.Write(-1);
+  EXPECT_EQ(RunRight().docs, "cold");
+  EXPECT_EQ(RunRight().docs, "warm");
+  run_.spec.metric = Metric::kCosine;
+  EXPECT_EQ(RunRight().docs, "cold");
+  docs.Write(1);
+  EXPECT_EQ(RunRight().docs, "cold") << "the second fill of one version";
+}
+
+TEST_F(WarmRunnerTest, DocsOnAFileSystemInMemoryAreNeverKept) {
+  std::string folder = "/dev/shm/warm_runner_test.XXXXXX";
+  if (!IsOnTmpfs("/dev/shm") || mkdtemp(folder.data()) == nullptr) {
+    std::printf("NOT RUN: no tmpfs to write to at /dev/shm\n");
+    GTEST_SKIP();
+  }
+  run_.spec.docs_path = folder + "/d.npy";
+  fs::copy_file(folder_ + "/d.npy", run_.spec.docs_path);
+  {
+    MappedDocs docs(run_.spec.docs_path);
+    for (const float value : {1.0F, -1.0F}) {
+      docs.Write(value);
+      const WorkerFinished finished = RunRight();
+      EXPECT_EQ(finished.docs, "cold");
+      EXPECT_THAT(finished.warm_docs, IsEmpty());
+      EXPECT_THAT(listener_.lines, Contains("docs are      cold (kept in memory only from a file "
+                                            "system with a disk)"));
+    }
+  }
+  fs::remove_all(folder);
 }
 
 TEST_F(WarmRunnerTest, DocsChangedAMomentAgoAreNotKept) {
