@@ -181,7 +181,8 @@ class Idle(DaemonTestCase):
             self.assert_works(client)
             self.assertEqual(len(self.daemon.workers()), 1)
             wait_for(lambda: not self.daemon.workers(), "the release of the worker", 20)
-            self.assertEqual(client.call("stats")["device_state"], "released")
+            # The supervisor hears of it a moment later.
+            wait_for(lambda: client.call("stats")["device_state"] == "released", "the worker being reaped")
             self.assertEqual(client.call("stats")["warm_docs"], [])
             self.assert_works(client)
             self.assertEqual(self.daemon.faults.workers_started, 2)
