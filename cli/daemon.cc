@@ -34,7 +34,7 @@ the system's daemon, else yours alone.
                         daemon.log in its folder
       --socket P        default: $TINY_KNN_SOCKET, else daemon.sock in
                         $XDG_RUNTIME_DIR/tiny-knn (root: /run/tiny-knn), else in
-                        the folder of --state-dir
+                        the default of --state-dir, whatever --state-dir says
       --state-dir P     queue and logs (default: $XDG_STATE_HOME/tiny-knn, else
                         ~/.local/state/tiny-knn; root: /var/lib/tiny-knn)
       --device D        auto (default), cpu, cuda or cuda:N; jobs cannot have
