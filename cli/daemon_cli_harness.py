@@ -6,8 +6,10 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 import numpy
@@ -40,6 +42,64 @@ def children(pid):
         return []
 
 
+def job_view(number, state="queued", **members):
+    """A job as the daemon describes it."""
+    absent = ("started_at", "finished_at", "elapsed_seconds", "eta_seconds", "reason")
+    later = ("device", "docs_state", "error_code", "error", "report")
+    numbers = ("priority", "attempt", "queries", "docs", "dim", "k", "docs_bytes", "progress", "submitted_at")
+    paths = {"queries_path": "q.npy", "docs_path": "d.npy", "output_path": f"/out/{number}.pkl"}
+    view = {"id": number, "uid": os.getuid(), "state": state, **dict.fromkeys(numbers, 0), **paths}
+    return {**view, **dict.fromkeys(absent + later), **members}
+
+
+class FakeDaemon:
+    """Answers as the real one does too seldom to test it: script(connection, request) gives the replies, without their
+    ids, and events; connections count from 0. None is the usual answer: to hello a greeting, to all else silence."""
+
+    def __init__(self, path, script):
+        self.requests = []
+        self._script = script
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(8)
+        self._peers = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                return
+            self._peers.append(peer)
+            threading.Thread(target=self._serve, args=(len(self._peers) - 1, peer), daemon=True).start()
+
+    def _serve(self, number, peer):
+        with peer, peer.makefile("r", encoding="utf-8") as lines:
+            try:
+                for line in lines:
+                    request = json.loads(line)
+                    self.requests.append(request)
+                    hello = {"ok": True, "type": "hello", "protocol": 1, "features": [], "build": "fake", "uid": os.getuid()}
+                    messages = self._script(number, request)
+                    if messages is None and request["type"] == "hello":
+                        messages = [hello]
+                    for message in messages or []:
+                        reply = message if message.get("event") else {"id": request["id"], **message}
+                        peer.sendall((json.dumps(reply) + "\n").encode())
+            except OSError:
+                return
+
+    def of_type(self, name):
+        return [request for request in self.requests if request["type"] == name]
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for peer in self._peers:
+            peer.close()
+
+
 class DaemonCliTest(CliTest):
     """start() starts the daemon; run_cli() and the like talk to it. Nothing of it outlives the test."""
 
@@ -69,6 +129,11 @@ class DaemonCliTest(CliTest):
         wait_until(lambda: self.daemon.poll() is not None or self.run_cli("status").returncode == 0, "a daemon")
         self.assertIsNone(self.daemon.poll(), (self.base / "messages").read_text())
         return self.daemon
+
+    def fake(self, script):
+        daemon = FakeDaemon(self.socket, script)
+        self.addCleanup(daemon.close)
+        return daemon
 
     def kill(self, daemon=None):
         """SIGKILL; returns once the daemon's worker has ended with it."""

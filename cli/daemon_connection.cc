@@ -54,17 +54,21 @@ absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(const DaemonTexts&
 }
 
 absl::StatusOr<std::unique_ptr<DaemonClient>> ReconnectToDaemon(
-    const DaemonTexts& texts, const std::function<bool()>& interrupted) {
-  const auto give_up = std::chrono::steady_clock::now() + kReconnectFor;
+    const DaemonTexts& texts, const std::function<bool()>& interrupted,
+    std::chrono::steady_clock::time_point give_up) {
   while (true) {
     absl::StatusOr<std::unique_ptr<DaemonClient>> client = ConnectToDaemon(texts, interrupted);
-    // Anything else than nobody there does not pass by waiting.
-    if (!absl::IsUnavailable(client.status()) || std::chrono::steady_clock::now() >= give_up) {
+    // Anything else does not pass by waiting.
+    if (!MayReconnect(client.status()) || std::chrono::steady_clock::now() >= give_up) {
       return client;
     }
     if (interrupted()) return absl::CancelledError("interrupted");
     std::this_thread::sleep_for(kBetweenAttempts);
   }
+}
+
+bool MayReconnect(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
 }
 
 bool ConnectionIsBroken(DaemonClient& client) {

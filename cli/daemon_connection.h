@@ -47,10 +47,17 @@ absl::StatusOr<ReplyType> AskDaemon(const DaemonTexts& texts, RequestBody reques
   return (*client)->Call<ReplyType>(std::move(request));
 }
 
-// Keeps trying to connect for as long as a daemon may take to start again. `interrupted` as above.
+// Keeps trying to connect until `give_up`: by default for as long as a daemon may take to start
+// again. One that is there but does not answer is tried again too, the last time at most for one
+// reply_timeout more. `interrupted` as above.
 inline constexpr std::chrono::seconds kReconnectFor(60);
 absl::StatusOr<std::unique_ptr<DaemonClient>> ReconnectToDaemon(
-    const DaemonTexts& texts, const std::function<bool()>& interrupted);
+    const DaemonTexts& texts, const std::function<bool()>& interrupted,
+    std::chrono::steady_clock::time_point give_up = std::chrono::steady_clock::now() +
+                                                    kReconnectFor);
+
+// Whether another connection may help: nobody is there, or nobody answers.
+bool MayReconnect(const absl::Status& status);
 
 // Whether it is the connection that failed, where a call gave Unavailable: a daemon that refuses
 // work answers the next call, a broken connection does not.

@@ -2,6 +2,7 @@
 // the wish to cancel.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -34,13 +35,13 @@ class JobFollower {
   // Errors as ConnectToDaemon; Submit and Follow connect by themselves.
   absl::Status Connect();
 
-  // Submits, and submits again where the connection broke before the answer: the key makes one job
-  // of both. Unavailable: the daemon takes no jobs, or none came back.
+  // Submits, and submits again where the connection broke or nobody answered: the key makes one job
+  // of both. Unavailable: the daemon takes no jobs, or none came back within kReconnectFor.
   absl::StatusOr<SubmitReply> Submit(const SubmitRequest& request);
 
   struct Options {
-    // Hears of every state of every job, the first at once and the last before Follow returns. May
-    // be empty. An error ends Follow.
+    // Hears of every state of every job, the first at once and the last before Follow returns, and
+    // of why and how long it waits. May be empty. An error ends Follow.
     std::function<absl::Status(const JobView& job)> on_change;
     bool draw = false;  // the job on a line on the terminal; for one job
     // The first caught signal asks the daemon to cancel the jobs, the second one leaves. Else the
@@ -48,6 +49,7 @@ class JobFollower {
     bool cancel_on_interrupt = false;
   };
   // The jobs, in the order of `ids`, when all are finished. Cancelled when a signal made it leave.
+  // NotFound: one of them is not there, or was forgotten meanwhile.
   absl::StatusOr<std::vector<JobView>> Follow(const std::vector<int64_t>& ids,
                                               const Options& options);
 
@@ -56,8 +58,11 @@ class JobFollower {
 
  private:
   struct Round;  // of Follow
-  absl::Status Reconnect();
-  absl::Status Subscribe(const Round& round);
+  absl::Status Reconnect(const absl::Status& why, std::chrono::steady_clock::time_point give_up);
+  absl::Status Subscribe(Round& round);
+  absl::Status Refresh(const std::vector<int64_t>& ids, Round& round);
+  absl::Status ExplainForgotten(const absl::Status& not_found, Round& round);
+  absl::Status TakePending(Round& round);
   absl::Status AskToCancel(const Round& round);
   absl::Status Interrupted(const Round& round);
   absl::Status Take(const JobView& job, Round& round);

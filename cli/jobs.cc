@@ -10,6 +10,7 @@
 #include "cli/daemon_connection.h"
 #include "cli/follow.h"
 #include "cli/interrupt.h"
+#include "cli/job_requests.h"
 #include "cli/search_report.h"
 #include "cli/text.h"
 #include "cli/verbs.h"
@@ -199,15 +200,16 @@ absl::Status CancelVerb(const std::vector<std::string>& args, Console& console) 
   const absl::StatusOr<std::vector<int64_t>> ids = ParseJobIds(texts.ids, "cancel ID...");
   if (!ids.ok()) return ids.status();
   CatchInterrupts();
-  const absl::StatusOr<JobsReply> reply =
-      AskDaemon<JobsReply>(texts.daemon, CancelRequest{.jobs = *ids});
-  if (!reply.ok()) return reply.status();
+  const absl::StatusOr<std::unique_ptr<DaemonClient>> client = ConnectToDaemon(texts.daemon);
+  if (!client.ok()) return client.status();
+  const absl::StatusOr<std::vector<JobView>> jobs = CancelJobs(**client, *ids);
+  if (!jobs.ok()) return jobs.status();
   UserNames users;
   if (texts.json) {
-    console.Out(JobsToJsonArray(reply->jobs, users));
+    console.Out(JobsToJsonArray(*jobs, users));
     return absl::OkStatus();
   }
-  for (const JobView& job : reply->jobs) {
+  for (const JobView& job : *jobs) {
     const bool stops = !IsFinished(job.state);
     console.Note(
         fmt::format("job {}: {}", job.id, stops ? "is being stopped" : JobStateName(job.state)));

@@ -8,6 +8,7 @@
 
 #include "cli/daemon_connection.h"
 #include "cli/interrupt.h"
+#include "cli/job_requests.h"
 #include "cli/job_selection.h"
 #include "cli/job_table.h"
 #include "cli/verbs.h"
@@ -60,26 +61,9 @@ void Declare(FlagParser& parser, StatusTexts& texts) {
   parser.Positionals("ID", &texts.ids);
 }
 
-absl::StatusOr<std::vector<JobView>> ListAllJobs(DaemonClient& client) {
-  std::vector<JobView> jobs;
-  ListRequest request;
-  while (true) {
-    absl::StatusOr<JobsReply> page = client.Call<JobsReply>(request);
-    if (!page.ok()) return page.status();
-    for (JobView& job : page->jobs) jobs.push_back(std::move(job));
-    // A page without jobs would ask for itself for ever.
-    if (!page->more || page->jobs.empty()) return jobs;
-    request.after_job = jobs.back().id;
-  }
-}
-
 absl::StatusOr<std::vector<JobView>> FindJobs(DaemonClient& client, const StatusTexts& texts,
                                               const std::vector<int64_t>& ids) {
-  if (!ids.empty()) {
-    absl::StatusOr<JobsReply> reply = client.Call<JobsReply>(StatusRequest{.jobs = ids});
-    if (!reply.ok()) return reply.status();
-    return std::move(reply->jobs);
-  }
+  if (!ids.empty()) return AskForJobs(client, ids);
   absl::StatusOr<std::vector<JobView>> jobs = ListAllJobs(client);
   if (!jobs.ok()) return jobs.status();
   return SelectJobs(*std::move(jobs), texts.all ? std::nullopt : std::optional<int>(kLastFinished));

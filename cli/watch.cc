@@ -8,10 +8,12 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <set>
 #include <string_view>
 #include <tuple>
 #include <utility>
 
+#include "cli/job_requests.h"
 #include "cli/job_selection.h"
 #include "cli/job_table.h"
 #include "daemon/client/client.h"
@@ -25,6 +27,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kBetweenDraws(250);
+// How often all is asked for again: what waits changes without events, and what was forgotten too.
+constexpr std::chrono::seconds kBetweenRefreshes(5);
+// Of the time, the part that this takes at most of a long queue.
+constexpr int kRefreshShare = 20;
 constexpr int kUsualTerminalHeight = 24;
 
 bool CanRedraw() {
@@ -57,26 +63,34 @@ class Watch {
       absl::Status status = client.status();
       if (status.ok()) status = Listen(**client);
       if (status.ok() || SignalCaught() || console_.reader_gone()) return absl::OkStatus();
-      if (!connected_once_ || !absl::IsUnavailable(status)) return status;
+      if (!connected_once_ || !MayReconnect(status)) return status;
       client = ReconnectToDaemon(options_.daemon, SignalCaught);
-      if (absl::IsUnavailable(client.status())) return client.status();
+      if (!client.ok()) return SignalCaught() ? absl::OkStatus() : client.status();
     }
   }
 
  private:
   // Until the connection breaks or there is nothing more to watch (OK).
   absl::Status Listen(DaemonClient& client) {
-    absl::Status status =
-        client.Call<SubscribeReply>(SubscribeRequest{.jobs = options_.ids}).status();
+    absl::Status status = Subscribe(client);
     if (!status.ok()) return status;
     connected_once_ = true;
+    Clock::time_point next_refresh = Clock::now() + kBetweenRefreshes;
     Clock::time_point next_draw = Clock::now() + kBetweenDraws;
     while (true) {
       const absl::StatusOr<std::optional<JobEvent>> event = client.NextEvent(kBetweenDraws);
       if (!event.ok()) return event.status();
       if (event->has_value()) {
-        status = Take((*event)->job);
+        status = Take((*event)->job, options_.json);
         if (!status.ok()) return status;
+      }
+      if (Clock::now() >= next_refresh && !NothingMore()) {
+        const Clock::time_point began = Clock::now();
+        status = Refresh(client);
+        if (!status.ok()) return status;
+        next_refresh =
+            Clock::now() +
+            std::max<Clock::duration>(kBetweenRefreshes, kRefreshShare * (Clock::now() - began));
       }
       if (redraws_ && (Clock::now() >= next_draw || NothingMore())) {
         status = Redraw(client);
@@ -87,21 +101,86 @@ class Watch {
     }
   }
 
-  bool NothingMore() const {
-    return !options_.ids.empty() &&
-           std::all_of(options_.ids.begin(), options_.ids.end(), [this](int64_t id) {
-             const auto found = jobs_.find(id);
-             return found != jobs_.end() && IsFinished(found->second.state);
-           });
+  bool NothingMore() const { return !options_.ids.empty() && Unfinished().empty(); }
+
+  absl::Status Subscribe(DaemonClient& client) {
+    // A job that was finished and then forgotten is not there any more, but its end is known.
+    std::vector<int64_t> ids = Unfinished();
+    const bool by_name = std::ssize(ids) <= kMostJobsPerRequest;
+    if (!by_name) ids.clear();
+    absl::Status status = client.Call<SubscribeReply>(SubscribeRequest{.jobs = ids}).status();
+    // A subscription to all jobs says nothing of ids that are none.
+    return status.ok() && !by_name ? Refresh(client) : status;
   }
 
-  absl::Status Take(const JobView& job) {
-    const auto [known, is_new] = jobs_.insert_or_assign(job.id, job);
+  // As it is now: also what has no events, and without the jobs that are gone.
+  absl::Status Refresh(DaemonClient& client) {
+    std::set<int64_t> gone;
+    for (const auto& [id, job] : jobs_) gone.insert(id);
+    absl::StatusOr<std::vector<JobView>> jobs =
+        options_.ids.empty() ? ListAllJobs(client) : AskForJobs(client, Unfinished());
+    if (absl::IsNotFound(jobs.status())) return ExplainForgotten(client, jobs.status());
+    if (!jobs.ok()) return jobs.status();
+    for (const JobView& job : *jobs) {
+      gone.erase(job.id);
+      absl::Status status = Take(job, false);
+      if (!status.ok()) return status;
+    }
+    if (!options_.ids.empty()) return absl::OkStatus();
+    // The last events of those that are gone may have come before the list.
+    absl::Status status = TakePending(client);
+    if (!status.ok()) return status;
+    for (const int64_t id : gone) {
+      jobs_.erase(id);
+      seen_.erase(id);
+    }
+    return absl::OkStatus();
+  }
+
+  // OK when the end of such a job was heard of in time.
+  absl::Status ExplainForgotten(DaemonClient& client, const absl::Status& not_found) {
+    if (!connected_once_) return not_found;
+    const size_t before = Unfinished().size();
+    absl::Status status = TakePending(client);
+    if (!status.ok() || Unfinished().size() < before) return status;
+    return absl::NotFoundError(
+        fmt::format("a watched job was forgotten by the daemon, as 'tiny-knn clean' does with "
+                    "finished jobs: {}",
+                    std::string(not_found.message())));
+  }
+
+  absl::Status TakePending(DaemonClient& client) {
+    while (true) {
+      const absl::StatusOr<std::optional<JobEvent>> event =
+          client.NextEvent(std::chrono::milliseconds(0));
+      if (!event.ok()) return event.status();
+      if (!event->has_value()) return absl::OkStatus();
+      absl::Status status = Take((*event)->job, options_.json);
+      if (!status.ok()) return status;
+    }
+  }
+
+  std::vector<int64_t> Unfinished() const {
+    std::vector<int64_t> ids;
+    for (const int64_t id : options_.ids) {
+      const auto found = jobs_.find(id);
+      if (found == jobs_.end() || !IsFinished(found->second.state)) ids.push_back(id);
+    }
+    return ids;
+  }
+
+  // `always`: also when a reader of lines would not call it a change.
+  absl::Status Take(const JobView& job, bool always) {
+    if (!wanted_.empty() && !wanted_.contains(job.id)) return absl::OkStatus();
+    const bool is_new = !jobs_.contains(job.id);
+    // What is older than a refresh may come after it; what is finished stays so.
+    if (!is_new && IsFinished(jobs_.at(job.id).state)) return absl::OkStatus();
+    jobs_.insert_or_assign(job.id, job);
     const Seen seen = SeenOf(job);
     const bool changed = is_new || seen_[job.id] != seen;
     seen_[job.id] = seen;
     const bool old = is_new && IsFinished(job.state) && options_.ids.empty() && !options_.all;
-    if (redraws_ || old || (!changed && !options_.json)) return absl::OkStatus();
+    if (redraws_ || old || (!changed && !always)) return absl::OkStatus();
     if (options_.json) {
       console_.Out(
           JobToJson(job, users_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
@@ -143,6 +222,7 @@ class Watch {
   const bool redraws_;
   bool connected_once_ = false;
   UserNames users_;
+  const std::set<int64_t> wanted_ = {options_.ids.begin(), options_.ids.end()};
   std::map<int64_t, JobView> jobs_;
   std::map<int64_t, Seen> seen_;
   std::ptrdiff_t drawn_lines_ = 0;
