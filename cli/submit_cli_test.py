@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import signal
 
@@ -15,6 +16,13 @@ def notes(err):
     """What is said besides the job's own story and the times."""
     said = [line for line in err.splitlines() if not re.search(r"note: (this key's )?job \d+", line)]
     return [re.sub(r": [\d.]+ s, .*", "", line) for line in said]
+
+
+def has_socket(pid):
+    try:
+        return any(os.readlink(link).startswith("socket:") for link in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:  # one was closed meanwhile
+        return False
 
 
 class SameAsRunTest(DaemonCliTest):
@@ -265,13 +273,15 @@ class RestartTest(DaemonCliTest):
         process = self.popen("submit", "big_q.npy", "big_d.npy", "-k", 10, "--wait")
         self.read_until(process.stderr, r"job 1 ")
         waiting = self.popen("wait", 1)
+        wait_until(lambda: has_socket(waiting.pid), "a wait that has a connection")
         self.wait_for_state(1, "running")
         self.kill()
         self.read_until(process.stderr, "the connection to the daemon broke")
         self.start()
         out, _ = process.communicate(timeout=120)
         self.assertEqual((process.returncode, out), (0, "top10_big_q_x_big_d.pkl\n"))
-        self.assertEqual(waiting.communicate(timeout=60)[0], f"{self.folder}/top10_big_q_x_big_d.pkl\n")
+        out, err = waiting.communicate(timeout=60)
+        self.assertEqual(out, f"{self.folder}/top10_big_q_x_big_d.pkl\n", err)
         self.assertEqual([(job["id"], job["attempt"]) for job in self.jobs()], [(1, 2)])
         self.assertEqual(self.leftovers(), [])
 
