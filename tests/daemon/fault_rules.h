@@ -61,10 +61,10 @@ struct FaultRule {
   int64_t seen;    // matching calls so far
   int64_t fired;   // on how many of them it acted
   int64_t pid;     // who did that last
-  char path[128];  // fnmatch pattern of the file's full path ("socket:*" for sockets); empty: any
+  char path[512];  // fnmatch pattern of the file's full path ("socket:*" for sockets); empty: any
   char text[64];   // bytes that what is written or was read contains; empty: any
 };
-static_assert(sizeof(FaultRule) == 264);
+static_assert(sizeof(FaultRule) == 648);
 
 struct FaultFile {
   char magic[8];

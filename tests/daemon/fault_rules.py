@@ -16,7 +16,7 @@ ALWAYS = 1 << 62
 
 _MAGIC = b"knnfaul1"
 _HEADER = struct.Struct("<8sqqqq")
-_RULE = struct.Struct("<iiIiiiqqqqqq128s64s")
+_RULE = struct.Struct("<iiIiiiqqqqqq512s64s")
 _RULES = 32
 _SEEN, _FIRED, _PID = 48, 56, 64  # offsets in a rule
 
@@ -91,6 +91,8 @@ class Faults:
             raise AssertionError("too many rules")
         last = first if last is None else last
         fields = (processes, calls, action, error, int(after), first, last, amount, 0, 0, 0, path.encode(), text.encode())
+        # Cut short, a pattern would match nothing and a fault would never happen.
+        assert len(path.encode()) < 512 and len(text.encode()) < 64, (path, text)
         _RULE.pack_into(self.map, at, 0, *fields)
         struct.pack_into("<i", self.map, at, 1)
         return Rule(self, index, action)
