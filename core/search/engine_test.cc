@@ -161,7 +161,7 @@ class WarmFakeEngine : public FakeEngine {
     calls.push_back("start " + docs.name());
     return start;
   }
-  void EndWarmSearch(bool complete) override { calls.push_back(complete ? "keep" : "drop"); }
+  void EndWarmSearch(bool complete) override { calls.emplace_back(complete ? "keep" : "drop"); }
   absl::Status SearchBatch(RowSource& queries, int64_t first_query, int64_t num_queries,
                            RowSource& docs, const SearchParams& params, const SearchPlan& plan,
                            Progress& progress, const TopKView& out, SearchReport& report) override {
@@ -188,7 +188,7 @@ TEST(EngineTest, KeepsWarmDocsOfWholeSearchesOnly) {
   const auto calls = [&] {
     const absl::Status status =
         engine.Search(*queries, *docs, {.k = 2}, plan, nullptr, sink, &warm).status();
-    engine.calls.push_back(status.ok() ? "ok" : "failed");
+    engine.calls.emplace_back(status.ok() ? "ok" : "failed");
     sink.indices.clear();
     return std::exchange(engine.calls, {});
   };

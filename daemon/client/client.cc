@@ -193,8 +193,8 @@ void DaemonClient::State::Keep(JobEvent event) {
   if (events.size() <= coalesce_beyond) return;
   std::deque<JobEvent> newest;
   std::set<int64_t> jobs;
-  for (auto it = events.rbegin(); it != events.rend(); ++it) {
-    if (jobs.insert(it->job.id).second) newest.push_front(std::move(*it));
+  for (size_t i = events.size(); i-- > 0;) {
+    if (jobs.insert(events[i].job.id).second) newest.push_front(std::move(events[i]));
   }
   events = std::move(newest);
   coalesce_beyond = std::max(kMostKeptEvents, 2 * events.size());
