@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -27,7 +28,7 @@ namespace {
 std::string HolderOf(int file) {
   char text[32] = {};
   const ssize_t size = pread(file, text, sizeof(text) - 1, 0);
-  const long pid = size > 0 ? std::strtol(text, nullptr, 10) : 0;
+  const int64_t pid = size > 0 ? std::strtol(text, nullptr, 10) : 0;
   return pid > 0 ? fmt::format(" (pid {})", pid) : "";
 }
 
