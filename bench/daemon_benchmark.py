@@ -212,7 +212,7 @@ def measure_warm(program, folder, queries, docs, rounds=9):
 
     try:
         submit(0)  # fills
-        times = {"run": [], "submit": [], "search": [], "run, docs not in the page cache": []}
+        times = {"run": [], "submit": [], "search": [], "output": [], "start": [], "run, docs not in the page cache": []}
         for _ in range(rounds):
             times["run"].append(milliseconds(run, 1)[0])
             times["submit"].append(milliseconds(submit, 1)[0])
@@ -220,6 +220,8 @@ def measure_warm(program, folder, queries, docs, rounds=9):
             if job["docs_state"] != "warm":
                 raise RuntimeError(f"the docs were {job['docs_state']}")
             times["search"].append(job["report"]["search_seconds"] * 1e3)
+            times["output"].append(job["report"]["write_seconds"] * 1e3)
+            times["start"].append(milliseconds(lambda _: subprocess.run([program, "--version"], stdout=subprocess.PIPE, check=True), 1)[0])
         for _ in range(3):
             drop_from_cache(docs)
             times["run, docs not in the page cache"].append(milliseconds(run, 1)[0])
@@ -228,7 +230,9 @@ def measure_warm(program, folder, queries, docs, rounds=9):
         print(f"run, docs on the disk: median {medians['run, docs not in the page cache']:.0f} ms of 3")
         print(f"submit --wait, warm docs: median {medians['submit']:.0f} ms, of which the search {medians['search']:.0f} ms")
         overheads = [whole - search for whole, search in zip(times["submit"], times["search"])]
-        print(f"submit --wait less its search: median {statistics.median(overheads):.1f} ms")
+        sync = 1e3 / syncs_per_second(folder)
+        print(f"submit --wait less its search: median {statistics.median(overheads):.1f} ms; a process start takes "
+              f"{medians['start']:.1f} ms, the output {medians['output']:.1f} ms, two syncs {2 * sync:.1f} ms")
         print(f"run / submit --wait: {medians['run'] / medians['submit']:.1f}, "
               f"from the disk {medians['run, docs not in the page cache'] / medians['submit']:.1f}")
     finally:
