@@ -55,7 +55,7 @@ class Dispatcher {
   std::variant<JobQueue::Submitted, ErrorReply> Submit(int64_t uid, const SubmitRequest& request);
   // A queued job is cancelled now; a running one is asked to end, and may still be done before
   // that; a finished one stays as it is.
-  void Cancel(int64_t job);
+  void Cancel(int64_t id);
   // Forgets finished jobs of `uid` and their logs; returns how many.
   int64_t Clean(std::optional<int64_t> uid);
 
@@ -81,8 +81,8 @@ class Dispatcher {
   void Flush();
   void StartNext();
   bool RemoveALeftover();
-  std::optional<RunningJob> Describe(int64_t job, int attempt);
-  void OnEnd(int64_t job, const std::optional<JobOutcome>& outcome, double ran_seconds);
+  std::optional<RunningJob> Describe(int64_t id, int attempt);
+  void OnEnd(int64_t id, const std::optional<JobOutcome>& outcome, double ran_seconds);
   void Learn(const Job& job);
   void Note(int64_t job, const std::string& line);  // into the job's log
   void RetryLater();

@@ -23,7 +23,7 @@ class JobViews {
 
   // One job, with a reason and an ETA when the queue is short, so that it costs the same whatever
   // waits.
-  std::optional<JobView> Brief(int64_t job) const;
+  std::optional<JobView> Brief(int64_t id) const;
 
  private:
   // What is before a waiting job.
