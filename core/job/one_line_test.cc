@@ -18,7 +18,7 @@ TEST(OneLine, ControlAndInvalidBytesCannotReachATerminal) {
 }
 
 TEST(OneLine, OfOneLineIsTheSame) {
-  const std::string line = OneLine("a\\\n\xff\xe2\x80\xae");
+  const std::string line = OneLine(std::string("a\\\n\xff\xe2\x80") + "\xae");
   EXPECT_EQ(OneLine(line), line);
 }
 
