@@ -72,7 +72,7 @@ TEST(FileVersion, SyncChangesNothing) {
   const std::optional<FileVersion> before = StatFileVersion(written);
   const absl::StatusOr<FileVersion> synced = SyncFileVersion(written);
   if (synced.status().code() == absl::StatusCode::kFailedPrecondition) {
-    GTEST_SKIP() << "NOT RUN: the test's folder is in memory";
+    GTEST_SKIP() << "NOT RUN: runs where TEST_TMPDIR is on a disk, not in memory";
   }
   ASSERT_TRUE(synced.ok()) << synced.status();
   EXPECT_EQ(*synced, before);

@@ -153,8 +153,7 @@ TEST_F(WarmRunnerTest, ReplacedDocsAreReadAgain) {
 
 TEST_F(WarmRunnerTest, DocsWrittenAgainOnADirtyMappedPageAreReadAgain) {
   if (IsOnTmpfs(folder_)) {
-    std::printf("NOT RUN: %s is on tmpfs\n", folder_.c_str());
-    GTEST_SKIP();
+    GTEST_SKIP() << "NOT RUN: runs where TEST_TMPDIR is on a disk; it is on tmpfs: " << folder_;
   }
   MappedDocs docs(folder_ + "/d.npy");
   docs.Write(1);  // the page is dirty
@@ -172,8 +171,7 @@ TEST_F(WarmRunnerTest, DocsWrittenAgainOnADirtyMappedPageAreReadAgain) {
 TEST_F(WarmRunnerTest, DocsOnAFileSystemInMemoryAreNeverKept) {
   std::string folder = "/dev/shm/warm_runner_test.XXXXXX";
   if (!IsOnTmpfs("/dev/shm") || mkdtemp(folder.data()) == nullptr) {
-    std::printf("NOT RUN: no tmpfs to write to at /dev/shm\n");
-    GTEST_SKIP();
+    GTEST_SKIP() << "NOT RUN: runs where /dev/shm is a tmpfs that can be written to";
   }
   run_.spec.docs_path = folder + "/d.npy";
   fs::copy_file(folder_ + "/d.npy", run_.spec.docs_path);
