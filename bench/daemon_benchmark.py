@@ -69,17 +69,19 @@ def rate_of_submissions(path, folder, clients, each, name):
     return clients * each / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 
-def syncs_per_second(folder, count=200):
-    """What the disk allows: 4 KiB written behind each other, each synced."""
+def sync_milliseconds(folder, count, pause=0.0):
+    """What the disk allows: the median of 4 KiB written and synced, again and again with pauses."""
     path = folder / "sync_probe"
+    times = []
     with open(path, "wb", buffering=0) as file:
-        start = time.perf_counter()
         for _ in range(count):
+            time.sleep(pause)
+            start = time.perf_counter()
             file.write(bytes(4096))
             os.fdatasync(file.fileno())
-        rate = count / (time.perf_counter() - start)
+            times.append((time.perf_counter() - start) * 1e3)
     path.unlink()
-    return rate
+    return statistics.median(times)
 
 
 def milliseconds(call, count):
@@ -144,7 +146,8 @@ def make_words(folder):
 
 def measure_queue(program, folder):
     make_words(folder)
-    print(f"disk: {syncs_per_second(folder):.0f} syncs/s of 4 KiB", flush=True)
+    print(f"disk: a sync of 4 KiB takes {sync_milliseconds(folder, 200):.2f} ms, "
+          f"{sync_milliseconds(folder, 30, 0.1):.2f} ms after a pause", flush=True)
     daemon = Daemon(program, folder)
     try:
         first = daemon.client.call("submit", key="first", spec=spec(folder))["job"]["id"]
@@ -230,9 +233,10 @@ def measure_warm(program, folder, queries, docs, rounds=9):
         print(f"run, docs on the disk: median {medians['run, docs not in the page cache']:.0f} ms of 3")
         print(f"submit --wait, warm docs: median {medians['submit']:.0f} ms, of which the search {medians['search']:.0f} ms")
         overheads = [whole - search for whole, search in zip(times["submit"], times["search"])]
-        sync = 1e3 / syncs_per_second(folder)
+        sync = sync_milliseconds(folder, 30, 0.1)  # a job meets a disk that rests
         print(f"submit --wait less its search: median {statistics.median(overheads):.1f} ms; a process start takes "
-              f"{medians['start']:.1f} ms, the output {medians['output']:.1f} ms, two syncs {2 * sync:.1f} ms")
+              f"{medians['start']:.1f} ms, the output {medians['output']:.1f} ms, two syncs {2 * sync:.1f} ms; "
+              f"the rest {statistics.median(overheads) - medians['start'] - medians['output'] - 2 * sync:.1f} ms")
         print(f"run / submit --wait: {medians['run'] / medians['submit']:.1f}, "
               f"from the disk {medians['run, docs not in the page cache'] / medians['submit']:.1f}")
     finally:

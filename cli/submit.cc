@@ -140,7 +140,9 @@ absl::Status CheckOutputFolder(const std::string& output_path) {
 
 // Opens and checks everything that the job needs, as run does before it searches.
 absl::StatusOr<PreparedJob> CheckJob(JobSpec spec) {
+  // The plan is the worker's to make: nothing is measured here for it.
   if (spec.memory_limit_bytes == 0) spec.memory_limit_bytes = kAmpleMemory;
+  if (spec.threads == 0) spec.threads = 1;
   absl::StatusOr<PreparedJob> job = PrepareJob(spec);
   if (!job.ok()) return AsBadInput(job.status());
   absl::Status status = CheckOutputFolder(job->output_path);

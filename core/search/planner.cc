@@ -25,8 +25,9 @@ constexpr int64_t kQueryTile = 128;
 constexpr int64_t kDocTile = 512;
 // What the GEMM library takes for its packed panels, per thread (measured, oneDNN 2.6.3).
 constexpr int64_t kGemmWorkspaceBytes = 2 * kMiB;
-// Fewer queries per thread than this, and threads share queries and split docs instead.
-constexpr int64_t kMinQueriesPerThread = 8;
+// Fewer queries per thread than this, and threads share queries and split docs instead: so many are
+// bound by how fast docs come from memory.
+constexpr int64_t kMinQueriesPerThread = 16;
 // Candidates beyond 2 k: room for what comes before the first threshold stands.
 constexpr int64_t kExtraCandidates = 128;
 // Float32 lower bound, int32 doc, and the exact score once it is known.

@@ -42,7 +42,11 @@ RateModel::Terms RateModel::TermsOf(const JobShape& shape, bool warm, bool is_cp
 // were held up, or whose shape was a lie, do not outvote the others.
 double RateModel::Loss(const std::deque<Observation>& observations, double scale,
                        const Terms& factors) {
-  const auto off = [](double ratio) { return std::hypot(std::log(ratio), kNoise); };
+  // Not std::hypot, which took most of the time: nothing here overflows.
+  const auto off = [](double ratio) {
+    const double logarithm = std::log(ratio);
+    return std::sqrt(logarithm * logarithm + kNoise * kNoise);
+  };
   double loss = 0;
   for (const Observation& seen : observations) {
     loss += off(Dot(seen.terms, factors) / seen.seconds);
@@ -79,7 +83,7 @@ RateModel::Terms RateModel::Improve(const std::deque<Observation>& observations,
   return factors;
 }
 
-RateModel::Terms RateModel::Fit(const std::deque<Observation>& observations) {
+RateModel::Terms RateModel::FactorsFor(const std::deque<Observation>& observations) {
   // By how much this machine is slower than the typical one, on the whole.
   std::vector<double> ratios;
   for (const Observation& seen : observations) {
@@ -117,14 +121,27 @@ void RateModel::Learn(const std::string& device, const JobShape& shape, bool war
   learned.observations.push_back({.terms = TermsOf(shape, warm, device == "cpu"),
                                   .seconds = std::clamp(seconds, kLeastSeconds, kMostSeconds)});
   if (learned.observations.size() > kMostObservations) learned.observations.pop_front();
-  learned.factors = Fit(learned.observations);
+  learned.fitted = false;
+}
+
+bool RateModel::fitted() const {
+  return std::all_of(devices_.begin(), devices_.end(),
+                     [](const auto& device) { return device.second.fitted; });
+}
+
+void RateModel::Fit() {
+  for (auto& [name, device] : devices_) {
+    if (device.fitted) continue;
+    device.factors = FactorsFor(device.observations);
+    device.fitted = true;
+  }
 }
 
 std::optional<double> RateModel::Estimate(const std::string& device, const JobShape& shape,
                                           bool warm) const {
   const auto found = devices_.find(device);
-  if (found == devices_.end()) return std::nullopt;
-  const double seconds = Dot(TermsOf(shape, warm, device == "cpu"), found->second.factors);
+  if (found == devices_.end() || !found->second.factors) return std::nullopt;
+  const double seconds = Dot(TermsOf(shape, warm, device == "cpu"), *found->second.factors);
   return std::clamp(seconds, kLeastSeconds, kMostSeconds);
 }
 

@@ -27,10 +27,17 @@ class RateModel {
  public:
   // A job that was done in so many seconds, from taking it to its result. What is not a positive
   // number is ignored; a job that took much longer than others of its kind, for whatever reason,
-  // counts little. Costs some milliseconds.
+  // counts little.
   void Learn(const std::string& device, const JobShape& shape, bool warm, double seconds);
 
-  // Seconds that the whole job will take; nothing before a first job of that device was learned.
+  // Whether Fit has seen all that was learned.
+  bool fitted() const;
+
+  // Makes what was learned count. Apart from Learn, because it takes about a millisecond, which
+  // nobody should wait for.
+  void Fit();
+
+  // Seconds that the whole job will take; nothing before the first job of that device was fitted.
   // Always positive and finite, whatever the shape.
   std::optional<double> Estimate(const std::string& device, const JobShape& shape, bool warm) const;
 
@@ -43,13 +50,14 @@ class RateModel {
   };
   struct Device {
     std::deque<Observation> observations;  // the last few, oldest first
-    Terms factors{};                       // this machine's seconds per typical second
+    std::optional<Terms> factors;          // this machine's seconds per typical second
+    bool fitted = false;                   // whether they come from all observations
   };
   static Terms TermsOf(const JobShape& shape, bool warm, bool is_cpu);
   static double Loss(const std::deque<Observation>& observations, double scale,
                      const Terms& factors);
   static Terms Improve(const std::deque<Observation>& observations, double scale, Terms factors);
-  static Terms Fit(const std::deque<Observation>& observations);
+  static Terms FactorsFor(const std::deque<Observation>& observations);
   std::map<std::string, Device> devices_;
 };
 

@@ -80,6 +80,10 @@ TEST(RateModelTest, KnowsNothingBeforeAJobOfThatDevice) {
   RateModel model;
   EXPECT_FALSE(model.Estimate("cpu", ShapeOf(1, 1, 1, 1), false));
   model.Learn("cuda", ShapeOf(100, 1000, 10, 5), false, 1);
+  EXPECT_FALSE(model.fitted());
+  EXPECT_FALSE(model.Estimate("cuda", ShapeOf(1, 1, 1, 1), false));
+  model.Fit();
+  EXPECT_TRUE(model.fitted());
   EXPECT_FALSE(model.Estimate("cpu", ShapeOf(1, 1, 1, 1), false));
   EXPECT_TRUE(model.Estimate("cuda", ShapeOf(1, 1, 1, 1), false));
 }
@@ -95,6 +99,7 @@ TEST(RateModelTest, IsWithinAFactorOfTwoForTheSameDocsAfterFiveJobs) {
         const JobShape shape = jobs.OfOneCorpus();
         model.Learn(machine.device, shape, warm, machine.Seconds(shape, warm) * jobs.Noise());
       }
+      model.Fit();
       for (int i = 0; i < 20; ++i) {
         const JobShape shape = jobs.OfOneCorpus();
         const bool warm = jobs.Warm();
@@ -120,6 +125,7 @@ TEST(RateModelTest, IsWithinAFactorOfTwoForNinetyNineOfAHundredShapesAfterTwenty
         const bool warm = jobs.Warm();
         model.Learn(machine.device, shape, warm, machine.Seconds(shape, warm) * jobs.Noise());
       }
+      model.Fit();
       for (int i = 0; i < 50; ++i) {
         const JobShape shape = jobs.Any();
         const bool warm = jobs.Warm();
@@ -150,6 +156,7 @@ TEST(RateModelTest, LearnsThatTheMachineHasChanged) {
     const JobShape shape = jobs.Any();
     model.Learn("cpu", shape, false, after.Seconds(shape, false));
   }
+  model.Fit();
   const JobShape shape = jobs.Any();
   EXPECT_LT(FactorOff(*model.Estimate("cpu", shape, false), after.Seconds(shape, false)), 2);
 }
@@ -163,6 +170,7 @@ TEST(RateModelTest, IsNotMisledByAJobThatWasHeldUp) {
     const double held_up = i % 7 == 3 ? 300 : 1;
     model.Learn("cpu", shape, false, machine.Seconds(shape, false) * held_up);
   }
+  model.Fit();
   for (int i = 0; i < 50; ++i) {
     const JobShape shape = jobs.OfOneCorpus();
     EXPECT_LT(FactorOff(*model.Estimate("cpu", shape, false), machine.Seconds(shape, false)), 2);
@@ -194,6 +202,7 @@ TEST(RateModelTest, IsNeverAbsurd) {
       model.Learn("cpu", shapes[random() % shapes.size()], random() % 2 == 0,
                   seconds[random() % seconds.size()]);
     }
+    model.Fit();
     for (const JobShape& shape : shapes) {
       for (const bool warm : {false, true}) {
         const std::optional<double> estimate = model.Estimate("cpu", shape, warm);
@@ -211,6 +220,7 @@ TEST(RateModelTest, GivesTheSameAnswerEveryTime) {
     RateModel model;
     Jobs jobs(4);
     for (int i = 0; i < 30; ++i) model.Learn("cpu", jobs.Any(), jobs.Warm(), 0.5 + i);
+    model.Fit();
     return *model.Estimate("cpu", jobs.Any(), false);
   };
   EXPECT_EQ(estimate(), estimate());
@@ -220,6 +230,7 @@ TEST(RateModelTest, HoldsAFewDevicesAtMost) {
   RateModel model;
   const JobShape shape = ShapeOf(100, 1000, 10, 5);
   for (int i = 0; i < 1000; ++i) model.Learn(fmt::format("device {}", i), shape, false, 1);
+  model.Fit();
   EXPECT_TRUE(model.Estimate("device 0", shape, false));
   EXPECT_FALSE(model.Estimate("device 999", shape, false));
 }

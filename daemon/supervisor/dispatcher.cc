@@ -71,6 +71,7 @@ void Dispatcher::Start() {
     if (done.size() > kJobsToLearnFrom) done.pop_front();
   }
   for (const Job* job : done) Learn(*job);
+  rates_.Fit();
   logs_.RemoveUnknown([this](int64_t job) { return queue_->Find(job) != nullptr; });
   Expire();
   ScheduleFlush();
@@ -120,6 +121,8 @@ void Dispatcher::Flush() {
   for (const Then& then : std::exchange(waiting_, {})) then(result);
   for (int64_t job : changed) listener_.OnJobChanged(job);
   if (ended_since_expire_ >= kExpireAfterJobs) Expire();
+  // Behind the replies and events of this turn.
+  if (!rates_.fitted()) boost::asio::post(loop_, [this] { rates_.Fit(); });
   CheckStopped();
 }
 

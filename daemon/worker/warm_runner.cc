@@ -46,7 +46,7 @@ absl::StatusOr<std::string> NarrowDevice(const std::string& job, const std::stri
 }  // namespace
 
 WarmRunner::WarmRunner(WarmRunnerOptions options)
-    : options_(std::move(options)), own_umask_(ReadUmask()) {}
+    : options_(std::move(options)), own_umask_(ReadUmask()), usable_cpus_(UsableCpus()) {}
 
 WorkerFinished WarmRunner::Run(const WorkerRun& run, JobListener& listener) {
   const Clock::time_point start = Clock::now();
@@ -154,9 +154,8 @@ WarmRunner::Limits WarmRunner::Narrow(const WorkerRun& run) const {
   limits.budget_bytes = std::min(most, DefaultMemoryLimit(AvailableMemoryBytes() + cache_.bytes()));
   spec.memory_limit_bytes =
       spec.memory_limit_bytes > 0 ? std::min(spec.memory_limit_bytes, most) : limits.budget_bytes;
-  if (run.most_threads > 0) {
-    spec.threads = std::min(spec.threads > 0 ? spec.threads : UsableCpus(), run.most_threads);
-  }
+  if (spec.threads == 0) spec.threads = usable_cpus_;
+  if (run.most_threads > 0) spec.threads = std::min(spec.threads, run.most_threads);
   return limits;
 }
 

@@ -82,8 +82,9 @@ class WarmRunner {
 
   const WarmRunnerOptions options_;
   const mode_t own_umask_;
-  std::string auto_name_;                      // what "auto" turned out to be; empty: not known yet
-  std::string auto_note_;                      // and why; see OpenedEngine
+  const int usable_cpus_;  // read once: that takes longer than preparing a small job
+  std::string auto_name_;  // what "auto" turned out to be; empty: not known yet
+  std::string auto_note_;  // and why; see OpenedEngine
   std::map<std::string, KeptEngine> engines_;  // by name
   WarmCache cache_;                            // goes before the engines that made what is in it
 };
