@@ -48,8 +48,13 @@ void Scheduler::Charge(int64_t uid, double device_seconds) {
 }
 
 std::optional<int64_t> Scheduler::Next() const {
+  return Next([](int64_t) { return true; });
+}
+
+std::optional<int64_t> Scheduler::Next(const MayRun& may_run) const {
   std::optional<Rank> first;
   for (const auto& [uid, levels] : waiting_) {
+    if (!may_run(uid)) continue;
     const auto& [priority, jobs] = *levels.begin();
     const Rank rank(-priority, UsedSeconds(uid), jobs.front());
     if (!first || rank < *first) first = rank;

@@ -29,8 +29,10 @@ class Scheduler {
   // The device was used by that user for so long. What is not a positive number is ignored.
   void Charge(int64_t uid, double device_seconds);
 
-  // The job to run next; nothing when none waits.
-  std::optional<int64_t> Next() const;
+  // The job to run next of users who may run one now; nothing when none waits.
+  using MayRun = std::function<bool(int64_t uid)>;
+  std::optional<int64_t> Next(const MayRun& may_run) const;
+  std::optional<int64_t> Next() const;  // of any user
 
   // How many jobs will run before `job` if nothing changes, and how many of them are each user's.
   struct Position {

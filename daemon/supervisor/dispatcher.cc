@@ -160,7 +160,7 @@ std::optional<RunningJob> Dispatcher::Describe(int64_t id, int attempt) {
                   std::string(spec.status().message()));
     return std::nullopt;
   }
-  return RunningJob{id, attempt, queue_->TemporaryTag(id, attempt), job.timeout_seconds,
+  return RunningJob{id, job.uid, attempt, queue_->TemporaryTag(id, attempt), job.timeout_seconds,
                     *std::move(spec)};
 }
 

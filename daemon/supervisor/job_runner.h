@@ -21,6 +21,7 @@ namespace tiny_knn {
 // What to run: a job's own numbers, and its spec.
 struct RunningJob {
   int64_t id = 0;
+  int64_t uid = 0;  // the user as whom it runs
   int attempt = 0;
   std::string temporary_tag;
   int64_t timeout_seconds = 0;  // 0: none
