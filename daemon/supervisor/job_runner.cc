@@ -89,6 +89,7 @@ void JobRunner::Begin() {
       return;
     }
     worker_ = *std::move(worker);
+    worker_uid_ = task_->uid;
     spdlog::info("worker {} started", worker_->pid());
   }
   Watch();

@@ -77,6 +77,10 @@ class JobRunner {
   double ran_seconds() const;                    // of the running job
   bool removing() const { return removing_; }    // a leftover
   bool has_worker() const { return worker_ != nullptr; }
+  // Whose it is, and so whose docs are warm; nothing when there is none.
+  std::optional<int64_t> worker_uid() const {
+    return worker_ == nullptr ? std::nullopt : std::optional<int64_t>(worker_uid_);
+  }
   // Why no worker can be started, as far as is known; empty when all is well. It is tried again and
   // again, so jobs wait.
   const std::string& trouble() const { return trouble_; }
@@ -110,6 +114,7 @@ class JobRunner {
   boost::asio::steady_timer backoff_timer_;  // until another worker is started
 
   std::shared_ptr<WorkerProcess> worker_;
+  int64_t worker_uid_ = 0;
   bool greeted_ = false;    // the worker has said hello
   bool releasing_ = false;  // it was told to end
   std::optional<RunningJob> task_;
