@@ -4,25 +4,16 @@
 #include <cstddef>
 #include <tuple>
 
+#include "daemon/queue/submission.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
 namespace {
 
-// Longest texts that are kept of a job. A specification has four paths of at most 4 KiB, each byte
-// of which may take six in JSON.
-constexpr size_t kMostKeyBytes = 128;
-constexpr size_t kMostSpecBytes = size_t{128} << 10;
-constexpr size_t kMostPathBytes = 4096;
+// Longest texts that are kept of how a job ended.
 constexpr size_t kMostErrorBytes = 4096;
 constexpr size_t kMostNameBytes = 64;
 constexpr size_t kMostReportBytes = size_t{64} << 10;
-constexpr int kMostPriority = 100;
-
-bool IsKey(std::string_view key) {
-  return !key.empty() && key.size() <= kMostKeyBytes &&
-         std::all_of(key.begin(), key.end(), [](char c) { return c >= ' ' && c <= '~'; });
-}
 
 // The first bytes of `text`, without half a character at the end.
 std::string Cut(std::string_view text, size_t most_bytes) {
@@ -33,48 +24,6 @@ std::string Cut(std::string_view text, size_t most_bytes) {
     text = text.substr(0, most_bytes);
   }
   return std::string(text);
-}
-
-std::string AbsolutePath(const std::string& folder, const std::string& path) {
-  if (path.starts_with('/')) return path;
-  return folder.ends_with('/') ? folder + path : folder + "/" + path;
-}
-
-ErrorReply BadRequest(std::string message) {
-  return {.code = ErrorCode::kBadRequest, .message = std::move(message)};
-}
-
-std::optional<ErrorReply> CheckSubmission(const SubmitRequest& request,
-                                          const std::string& spec_json) {
-  const JobSpec& spec = request.spec;
-  if (!IsKey(request.key)) {
-    return BadRequest(
-        fmt::format("key: expected 1 to {} printable ASCII characters", kMostKeyBytes));
-  }
-  if (request.priority < -kMostPriority || request.priority > kMostPriority) {
-    return BadRequest(fmt::format("priority: expected {} to {}, found {}", -kMostPriority,
-                                  kMostPriority, request.priority));
-  }
-  if (request.timeout_seconds < 0) {
-    return BadRequest(
-        fmt::format("timeout_seconds: expected 0 or more, found {}", request.timeout_seconds));
-  }
-  if (spec.output_path.empty()) return BadRequest("spec: output_path: expected a path");
-  if (!AbsolutePath(spec.working_folder, spec.output_path).starts_with('/')) {
-    return BadRequest("spec: working_folder: expected an absolute path");
-  }
-  for (const std::string* path :
-       {&spec.queries_path, &spec.docs_path, &spec.output_path, &spec.working_folder}) {
-    if (path->size() > kMostPathBytes) {
-      return BadRequest(fmt::format("spec: a path of {} bytes; expected at most {}", path->size(),
-                                    kMostPathBytes));
-    }
-  }
-  if (spec_json.size() > kMostSpecBytes) {
-    return BadRequest(
-        fmt::format("spec: {} bytes; expected at most {}", spec_json.size(), kMostSpecBytes));
-  }
-  return std::nullopt;
 }
 
 // About what a job takes in memory.
@@ -143,9 +92,10 @@ void JobQueue::RestoreRunning(Job& job) {
 
 void JobQueue::Enqueue(const Job& job) {
   scheduler_.Add(job.id, job.uid, job.priority);
-  Waiting& waiting = waiting_by_uid_[job.uid];
-  ++waiting.jobs;
-  waiting.bytes += BytesOf(job);
+  for (Waiting* waiting : {&waiting_by_uid_[job.uid], &waiting_}) {
+    ++waiting->jobs;
+    waiting->bytes += BytesOf(job);
+  }
 }
 
 void JobQueue::Dequeue(const Job& job) {
@@ -153,6 +103,29 @@ void JobQueue::Dequeue(const Job& job) {
   const auto waiting = waiting_by_uid_.find(job.uid);
   waiting->second.bytes -= BytesOf(job);
   if (--waiting->second.jobs == 0) waiting_by_uid_.erase(waiting);
+  waiting_.bytes -= BytesOf(job);
+  --waiting_.jobs;
+}
+
+std::optional<ErrorReply> JobQueue::CheckRoom(const Job& job) const {
+  const auto found = waiting_by_uid_.find(job.uid);
+  const Waiting own = found == waiting_by_uid_.end() ? Waiting{} : found->second;
+  const int64_t bytes = BytesOf(job);
+  if (own.jobs >= limits_.queued_jobs_per_uid || own.bytes + bytes > limits_.queued_bytes_per_uid) {
+    return ErrorReply{
+        .code = ErrorCode::kQueueFull,
+        .message = fmt::format("{} jobs of yours ({} bytes) wait, as many as are allowed; submit "
+                               "again when some have run, or cancel some",
+                               own.jobs, own.bytes)};
+  }
+  if (waiting_.jobs >= limits_.queued_jobs || waiting_.bytes + bytes > limits_.queued_bytes) {
+    return ErrorReply{
+        .code = ErrorCode::kQueueFull,
+        .message = fmt::format("{} jobs of all users ({} bytes) wait, as many as are allowed; "
+                               "submit again when some have run",
+                               waiting_.jobs, waiting_.bytes)};
+  }
+  return std::nullopt;
 }
 
 std::variant<JobQueue::Submitted, ErrorReply> JobQueue::Submit(int64_t uid,
@@ -183,16 +156,7 @@ std::variant<JobQueue::Submitted, ErrorReply> JobQueue::Submit(int64_t uid,
   job.docs_path = request.spec.docs_path;
   job.output_path = AbsolutePath(request.spec.working_folder, request.spec.output_path);
   job.submitted_at = wall_clock_();
-  const auto found = waiting_by_uid_.find(uid);
-  const Waiting waiting = found == waiting_by_uid_.end() ? Waiting{} : found->second;
-  if (waiting.jobs >= limits_.queued_jobs_per_uid ||
-      waiting.bytes + BytesOf(job) > limits_.queued_bytes_per_uid) {
-    return ErrorReply{
-        .code = ErrorCode::kQueueFull,
-        .message = fmt::format("{} jobs of yours ({} bytes) wait, as many as are allowed; submit "
-                               "again when some have run, or cancel some",
-                               waiting.jobs, waiting.bytes)};
-  }
+  if (std::optional<ErrorReply> error = CheckRoom(job)) return *error;
   ++next_id_;
   const Job& added = jobs_.emplace(job.id, std::move(job)).first->second;
   by_key_[{uid, added.key}] = added.id;
@@ -246,7 +210,7 @@ void JobQueue::Finish(int64_t job, const JobOutcome& outcome, double ran_seconds
   ended->error = Cut(outcome.error, kMostErrorBytes);
   ended->device = Cut(outcome.device, kMostNameBytes);
   ended->docs = Cut(outcome.docs, kMostNameBytes);
-  if (!outcome.output_path.empty() && outcome.output_path.size() <= kMostPathBytes) {
+  if (!outcome.output_path.empty() && outcome.output_path.size() <= kMostSubmittedPathBytes) {
     ended->output_path = outcome.output_path;
   }
   // Half a JSON object is none.
@@ -255,6 +219,8 @@ void JobQueue::Finish(int64_t job, const JobOutcome& outcome, double ran_seconds
   if (outcome.left_temporary) ended->leftover_attempt = ended->attempt;
   finished_by_uid_[ended->uid].push_back(job);
 }
+
+void JobQueue::Charge(int64_t uid, double seconds) { scheduler_.Charge(uid, seconds); }
 
 void JobQueue::Requeue(int64_t job, bool left_temporary) {
   const Job* const found = Find(job);

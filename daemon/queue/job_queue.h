@@ -30,6 +30,8 @@ namespace tiny_knn {
 struct QueueLimits {
   int64_t queued_jobs_per_uid = 20000;
   int64_t queued_bytes_per_uid = int64_t{64} << 20;  // of memory that those take
+  int64_t queued_jobs = 100'000;                     // of all users together
+  int64_t queued_bytes = int64_t{256} << 20;
   int64_t finished_jobs_per_uid = 1000;
   double finished_seconds = 30 * 24 * 3600.0;
   int crashes = 3;  // a job that was running when the daemon died is queued again so often
@@ -78,6 +80,9 @@ class JobQueue {
   void Start(int64_t job);
   // running (or queued) -> a finished state. `ran_seconds` by a steady clock; charges the user.
   void Finish(int64_t job, const JobOutcome& outcome, double ran_seconds);
+  // The device was kept busy for that user without a job that ended: an attempt to be repeated, a
+  // leftover's removal. In memory only.
+  void Charge(int64_t uid, double seconds);
   // running -> queued, when the daemon stops or its worker could not be used. Not a crash of the
   // job's.
   void Requeue(int64_t job, bool left_temporary);
@@ -128,6 +133,8 @@ class JobQueue {
   };
   absl::Status Restore(std::vector<Job> jobs);
   void RestoreRunning(Job& job);
+  // Why `job` would be one too many.
+  std::optional<ErrorReply> CheckRoom(const Job& job) const;
   // Into and out of the waiting jobs.
   void Enqueue(const Job& job);
   void Dequeue(const Job& job);
@@ -144,6 +151,7 @@ class JobQueue {
   std::map<int64_t, Job> jobs_;
   std::map<std::pair<int64_t, std::string>, int64_t> by_key_;  // (uid, key)
   std::map<int64_t, Waiting> waiting_by_uid_;
+  Waiting waiting_;                                         // of all users
   std::map<int64_t, std::deque<int64_t>> finished_by_uid_;  // in the order in which they finished
   Scheduler scheduler_;
   std::map<int64_t, Change> changed_;

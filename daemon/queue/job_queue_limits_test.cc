@@ -44,6 +44,46 @@ TEST_F(JobQueueLimitsTest, LimitsTheMemoryOfWhatAUserQueues) {
   Submitted(1000, RequestOf("c"), spec);
 }
 
+TEST_F(JobQueueLimitsTest, LimitsWhatAllUsersQueueTogether) {
+  limits_.queued_jobs_per_uid = 2;
+  limits_.queued_jobs = 3;
+  Reopen();
+  Submitted(1000, RequestOf("a"));
+  Submitted(1000, RequestOf("b"));
+  Submitted(1001, RequestOf("a"));
+  const ErrorReply all = Refused(1002, RequestOf("a"));
+  EXPECT_EQ(all.code, ErrorCode::kQueueFull);
+  EXPECT_NE(all.message.find("of all users"), std::string::npos) << all.message;
+  // Who has used up what is his hears of that.
+  EXPECT_NE(Refused(1000, RequestOf("c")).message.find("of yours"), std::string::npos);
+  queue_->Start(1);
+  Submitted(1002, RequestOf("a"));
+  EXPECT_EQ(Refused(1002, RequestOf("b")).code, ErrorCode::kQueueFull);
+  queue_->Finish(2, {.state = JobState::kCancelled}, 0);
+  ASSERT_TRUE(queue_->Flush().status.ok());
+  Reopen();  // counts again what it loads; the running job waits again
+  EXPECT_EQ(Refused(1002, RequestOf("b")).code, ErrorCode::kQueueFull);
+}
+
+TEST_F(JobQueueLimitsTest, LimitsTheMemoryOfWhatAllUsersQueue) {
+  limits_.queued_bytes = 300'000;
+  Reopen();
+  const std::string spec(100'000, 's');
+  Submitted(1000, RequestOf("a"), spec);
+  Submitted(1001, RequestOf("a"), spec);
+  EXPECT_EQ(Refused(1002, RequestOf("a"), spec).code, ErrorCode::kQueueFull);
+  queue_->Start(1);
+  Submitted(1002, RequestOf("a"), spec);
+}
+
+TEST_F(JobQueueLimitsTest, WhatTheDeviceDidForAUserBesidesJobsCountsToo) {
+  Submitted(1000, RequestOf("a"));
+  const int64_t second = Submitted(1001, RequestOf("a"));
+  EXPECT_EQ(queue_->scheduler().Next(), 1);
+  queue_->Charge(1000, 5);
+  EXPECT_EQ(queue_->scheduler().Next(), second);
+}
+
 TEST_F(JobQueueLimitsTest, ForgetsFinishedJobsBeyondTheLimits) {
   limits_.finished_jobs_per_uid = 2;
   limits_.finished_seconds = 100;
