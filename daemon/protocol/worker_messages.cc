@@ -25,6 +25,7 @@ void Members(V& v, typename V::template Ref<WorkerRun> m) {
   v.Int("attempt", m.attempt, kIntCount);
   v.Text("temporary_tag", m.temporary_tag, kNameText);
   v.Int("most_memory_bytes", m.most_memory_bytes, kAnyCount);
+  v.Int("most_warm_bytes", m.most_warm_bytes, kAnyCount);
   v.Int("most_threads", m.most_threads, kIntCount);
   v.Spec("spec", m.spec);
 }

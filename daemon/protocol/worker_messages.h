@@ -23,8 +23,9 @@ struct WorkerRun {
   int attempt = 0;
   std::string temporary_tag;  // see RunJobOptions
   int64_t most_memory_bytes =
-      0;                 // for the search and all warm docs together; the spec may say less
-  int most_threads = 0;  // 0: no limit of the daemon's
+      0;                        // for the search and all warm docs together; the spec may say less
+  int64_t most_warm_bytes = 0;  // for warm docs alone; 0: no limit but that
+  int most_threads = 0;         // 0: no limit of the daemon's
   JobSpec spec;
 };
 struct WorkerCancel {

@@ -68,12 +68,14 @@ TEST(WorkerMessages, EveryMessageComesBackWhole) {
                                              .attempt = 2,
                                              .temporary_tag = "0a1b2c3d-5-2",
                                              .most_memory_bytes = 6,
+                                             .most_warm_bytes = 8,
                                              .most_threads = 7,
                                              .spec = SomeSpec()});
   EXPECT_EQ(run.job, 5);
   EXPECT_EQ(run.attempt, 2);
   EXPECT_EQ(run.temporary_tag, "0a1b2c3d-5-2");
   EXPECT_EQ(run.most_memory_bytes, 6);
+  EXPECT_EQ(run.most_warm_bytes, 8);
   EXPECT_EQ(run.most_threads, 7);
   EXPECT_EQ(run.spec.working_folder, "/home/bea");
   EXPECT_EQ(ToWorkerAndBack(WorkerCancel{.job = 5}).job, 5);

@@ -104,7 +104,7 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
                       .engine = chosen->name};
     warm_docs = ChooseWarmDocs(limits, key, engine, *job);
   } else {
-    cache_.EvictTo(limits.budget_bytes - job->plan.memory.total(), nullptr);
+    cache_.EvictTo(limits.WarmBeside(job->plan.memory.total()), nullptr);
   }
   finished.docs = warm_docs != nullptr && warm_docs->filled() ? "warm" : "cold";
 
@@ -152,6 +152,8 @@ WarmRunner::Limits WarmRunner::Narrow(const WorkerRun& run) const {
       run.most_memory_bytes > 0 ? run.most_memory_bytes : std::numeric_limits<int64_t>::max();
   // What is kept can be given up, so it counts as available.
   limits.budget_bytes = std::min(most, DefaultMemoryLimit(AvailableMemoryBytes() + cache_.bytes()));
+  limits.warm_bytes =
+      run.most_warm_bytes > 0 ? run.most_warm_bytes : std::numeric_limits<int64_t>::max();
   spec.memory_limit_bytes =
       spec.memory_limit_bytes > 0 ? std::min(spec.memory_limit_bytes, most) : limits.budget_bytes;
   if (spec.threads == 0) spec.threads = usable_cpus_;
@@ -200,11 +202,12 @@ WarmDocs* WarmRunner::ChooseWarmDocs(const Limits& limits, const WarmKey& key, c
   if (made != nullptr) {
     kept = cache_.Add(key, ResolvePath(limits.spec, limits.spec.docs_path), std::move(made));
   }
-  cache_.EvictTo(limits.budget_bytes - job.plan.memory.total(), kept);
+  cache_.EvictTo(limits.WarmBeside(job.plan.memory.total()), kept);
   return kept;
 }
 
 bool WarmRunner::MakeRoomInPlan(const Limits& limits, int64_t warm_bytes, PreparedJob& job) {
+  if (warm_bytes > limits.warm_bytes) return false;
   if (warm_bytes <= limits.budget_bytes - job.plan.memory.total()) return true;
   if (warm_bytes >= limits.budget_bytes) return false;
   // The planner takes what it may. Smaller batches cost little once the docs are warm, as long as

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -60,6 +61,11 @@ class WarmRunner {
   struct Limits {
     JobSpec spec;              // with its own limits narrowed
     int64_t budget_bytes = 0;  // of the search and all warm docs together
+    int64_t warm_bytes = 0;    // of all warm docs
+    // What may be kept beside a search that takes `plan_bytes`.
+    int64_t WarmBeside(int64_t plan_bytes) const {
+      return std::min(warm_bytes, budget_bytes - plan_bytes);
+    }
   };
   // The docs file as it is before the job opens it.
   struct DocsFile {
