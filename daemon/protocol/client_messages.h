@@ -34,11 +34,11 @@ enum class ErrorCode {
   kBadRequest,  // not a request that this protocol knows, or a value that cannot be
   kUnsupportedProtocol,
   kUnknownJob,
-  kNotAllowed,   // another user's job, another user's daemon, more than the daemon's limits
+  kNotAllowed,   // another user's daemon, what only its administrators may, more than its limits
   kKeyConflict,  // the key belongs to a job with another spec
   kQueueFull,    // this user's limit of queued jobs
   kTooManyConnections,
-  kTooManyJobs,    // more ids in one request than are answered
+  kTooManyJobs,    // more ids in one request than are answered, or waited for than may be
   kDraining,       // no new jobs
   kStopping,       // the daemon is about to end
   kJournalFull,    // no disk space to promise anything
@@ -75,6 +75,7 @@ struct StatusRequest {  // these jobs; unknown_job if one is not there
 };
 struct ListRequest {      // this user's jobs (root: everyone's), oldest first
   bool finished = true;   // also those that are done, failed or cancelled
+  bool everyone = false;  // also those of other users, redacted
   int64_t after_job = 0;  // only ids greater than this: how to page
   int64_t limit = 1000;   // 1 to 1000
 };
@@ -158,10 +159,11 @@ struct StatsReply {
   int64_t pid = 0;
   int64_t uid = 0;
   double uptime_seconds = 0;
-  std::string device;        // "cpu", "cuda:0"
-  std::string device_state;  // "idle", "job 12", "released"
+  std::string device;                  // "cpu", "cuda:0"
+  std::string device_state;            // "idle", "job 12", "released"
+  std::optional<int64_t> running_uid;  // whose job runs
   int64_t max_memory_bytes = 0;
-  std::vector<WarmDocsStats> warm_docs;
+  std::vector<WarmDocsStats> warm_docs;           // those that the asker may see
   int64_t queued = 0, running = 0, finished = 0;  // jobs of all users
   int64_t connections = 0;
   bool draining = false;

@@ -31,7 +31,15 @@ void Members(V& v, typename V::template Ref<JobView> m) {
   v.NumberOrNull("finished_at", m.finished_at);
   v.NumberOrNull("elapsed_seconds", m.elapsed_seconds);
   v.NumberOrNull("eta_seconds", m.eta_seconds);
+  v.Objects(
+      "jobs_before", m.jobs_before, kMostUsersBefore,
+      [](auto& inner, auto& before) {
+        inner.Int("uid", before.uid, kUid);
+        inner.Int("jobs", before.jobs, kAnyJob);
+      },
+      Presence::kOptional);
   v.TextOrNull("reason", m.reason, kMessageText);
+  v.Bool("redacted", m.redacted, Presence::kOptional);
   v.Text("queries_path", m.queries_path, kAnyText);
   v.Text("docs_path", m.docs_path, kAnyText);
   v.Text("output_path", m.output_path, kAnyText);

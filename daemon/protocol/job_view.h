@@ -1,10 +1,12 @@
 // A job as everybody outside the supervisor sees it: in replies and events, and in `status --json`.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "nlohmann/json_fwd.hpp"
@@ -31,6 +33,15 @@ struct JobShape {
   bool operator==(const JobShape&) const = default;
 };
 
+// Of one user, among those that will run before a waiting job.
+struct JobsOfUser {
+  int64_t uid = 0;
+  int64_t jobs = 0;  // at least 1
+  bool operator==(const JobsOfUser&) const = default;
+};
+// Users in JobView::jobs_before. With more of them, those with the fewest jobs are left out.
+inline constexpr size_t kMostUsersBefore = 32;
+
 struct JobView {
   int64_t id = 0;
   int64_t uid = 0;  // of who submitted it; names are the client's affair
@@ -45,8 +56,14 @@ struct JobView {
   std::optional<double> finished_at;
   std::optional<double> elapsed_seconds;  // running or ran, by a clock that never jumps
   std::optional<double> eta_seconds;      // until it is finished, as far as is known
-  std::string reason;                     // why it waits, or what it is doing; one line
-  std::string queries_path;               // as typed
+  // What will run before this waiting job as far as can be foreseen, the running job included: the
+  // users with most jobs first. Empty where that is not known.
+  std::vector<JobsOfUser> jobs_before;
+  std::string reason;  // what else it waits for, or what it is doing; one line
+  // Somebody else's, of which the asker may know this much only: id, uid, state, priority, times,
+  // progress, jobs_before and reason. All else is empty.
+  bool redacted = false;
+  std::string queries_path;  // as typed
   std::string docs_path;
   std::string output_path;  // absolute
   std::string device;       // "cpu", "cuda"; empty until it ran

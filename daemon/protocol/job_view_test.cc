@@ -52,7 +52,9 @@ TEST(JobView, WhatIsNotKnownIsNull) {
   EXPECT_EQ(nulls, (std::set<std::string>{"k", "started_at", "finished_at", "elapsed_seconds",
                                           "eta_seconds", "reason", "device", "docs_state",
                                           "error_code", "error", "report"}));
-  EXPECT_EQ(json.size(), 25U);
+  EXPECT_EQ(json.size(), 27U);
+  EXPECT_EQ(json["jobs_before"], Json::array());
+  EXPECT_EQ(json["redacted"], false);
 }
 
 TEST(JobView, NumbersThatJsonLacksAreMadeHarmless) {
@@ -93,6 +95,16 @@ TEST(JobView, LongTextsAreCutBetweenCharacters) {
   EXPECT_TRUE(error.ends_with("\xC3\xA9"));
 }
 
+TEST(JobView, ADaemonThatKnowsOneUserOnlyLeavesOutWhatConcernsOthers) {
+  Json json = JobViewToJson(WaitingJob());
+  json.erase("jobs_before");
+  json.erase("redacted");
+  const absl::StatusOr<JobView> view = JobViewFromJson(json);
+  ASSERT_TRUE(view.ok()) << view.status();
+  EXPECT_TRUE(view->jobs_before.empty());
+  EXPECT_FALSE(view->redacted);
+}
+
 TEST(JobView, EachMemberIsCheckedAndNamed) {
   EXPECT_EQ(ErrorOf(Json::object()), "ok");
   EXPECT_EQ(ErrorOf({{"later", 1}}), "ok");
@@ -108,6 +120,11 @@ TEST(JobView, EachMemberIsCheckedAndNamed) {
   EXPECT_EQ(ErrorOf({{"progress", nullptr}}), "`progress` has to be a number of at least 0");
   EXPECT_EQ(ErrorOf({{"eta_seconds", -1}}),
             "`eta_seconds` has to be null or a number of at least 0");
+  EXPECT_EQ(ErrorOf({{"jobs_before", 5}}), "`jobs_before` has to be a list of at most 32 objects");
+  EXPECT_EQ(ErrorOf({{"jobs_before", {{{"uid", 1}, {"jobs", 0}}}}}),
+            "`jobs_before[0].jobs` has to be a whole number of at least 1");
+  EXPECT_EQ(ErrorOf({{"jobs_before", {{{"jobs", 1}}}}}), "`jobs_before[0].uid` is missing");
+  EXPECT_EQ(ErrorOf({{"redacted", 1}}), "`redacted` has to be true or false");
   EXPECT_EQ(ErrorOf({{"reason", 5}}), "`reason` has to be null or a string");
   EXPECT_EQ(ErrorOf({{"docs_path", nullptr}}), "`docs_path` has to be a string");
   EXPECT_EQ(ErrorOf({{"docs_state", "hot"}}), "`docs_state` has to be null, warm or cold");

@@ -100,6 +100,11 @@ void MemberWriter::NumberOrNull(const char* name, const std::optional<double>& v
   }
 }
 
+void MemberWriter::IntOrNull(const char* name, const std::optional<int64_t>& value,
+                             Range /*range*/) {
+  object_[name] = value ? Json(*value) : Json();
+}
+
 void MemberWriter::Text(const char* name, const std::string& value, const TextLimit& limit,
                         Presence /*presence*/) {
   object_[name] = LegalText(value, limit);
@@ -199,6 +204,14 @@ void MemberReader::NumberOrNull(const char* name, std::optional<double>& value) 
     return Fail(name, "null or a number of at least 0");
   }
   value = json->get<double>();
+}
+
+void MemberReader::IntOrNull(const char* name, std::optional<int64_t>& value, Range range) {
+  const Json* const json = Find(name, Presence::kOptional);
+  value = std::nullopt;
+  if (json == nullptr || json->is_null()) return;
+  value = IntOf(*json, range);
+  if (!value) Fail(name, "null or " + DescribeRange(range));
 }
 
 void MemberReader::Text(const char* name, std::string& value, const TextLimit& limit,

@@ -90,6 +90,7 @@ class MemberWriter {
   // Not finite and below 0: 0.
   void Number(const char* name, double value);
   void NumberOrNull(const char* name, const std::optional<double>& value);
+  void IntOrNull(const char* name, const std::optional<int64_t>& value, Range = {});
   void Text(const char* name, const std::string& value, const TextLimit& limit,
             Presence = Presence::kRequired);
   // The empty text is null.
@@ -115,7 +116,7 @@ class MemberWriter {
   // Those beyond `most` are left out.
   template <typename T, typename Describe>
   void Objects(const char* name, const std::vector<T>& values, size_t most,
-               const Describe& describe) {
+               const Describe& describe, Presence = Presence::kRequired) {
     nlohmann::json array = nlohmann::json::array();
     for (size_t i = 0; i < values.size() && i < most; ++i) {
       MemberWriter writer;
@@ -158,6 +159,7 @@ class MemberReader {
   void Bool(const char* name, bool& value, Presence presence = Presence::kRequired);
   void Number(const char* name, double& value);  // finite, at least 0
   void NumberOrNull(const char* name, std::optional<double>& value);
+  void IntOrNull(const char* name, std::optional<int64_t>& value, Range range = {});
   void Text(const char* name, std::string& value, const TextLimit& limit,
             Presence presence = Presence::kRequired);
   void TextOrNull(const char* name, std::string& value, const TextLimit& limit);
@@ -179,8 +181,9 @@ class MemberReader {
     Keep(reader.status_);
   }
   template <typename T, typename Describe>
-  void Objects(const char* name, std::vector<T>& values, size_t most, const Describe& describe) {
-    const nlohmann::json* const json = Find(name, Presence::kRequired);
+  void Objects(const char* name, std::vector<T>& values, size_t most, const Describe& describe,
+               Presence presence = Presence::kRequired) {
+    const nlohmann::json* const json = Find(name, presence);
     if (json == nullptr) return;
     if (!json->is_array() || json->size() > most) {
       return Fail(name, "a list of at most " + std::to_string(most) + " objects");

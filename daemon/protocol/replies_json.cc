@@ -103,6 +103,7 @@ void Members(V& v, typename V::template Ref<StatsReply> m) {
   v.Number("uptime_seconds", m.uptime_seconds);
   v.Text("device", m.device, kMessageText);
   v.Text("device_state", m.device_state, kMessageText);
+  v.IntOrNull("running_uid", m.running_uid, kUid);
   v.Int("max_memory_bytes", m.max_memory_bytes, kAnyCount);
   v.Objects("warm_docs", m.warm_docs, kMostWarmDocs,
             [](auto& inner, auto& docs) { WarmDocsMembers(inner, docs); });

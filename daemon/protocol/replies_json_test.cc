@@ -28,7 +28,9 @@ JobView SomeJob(int64_t id) {
   job.finished_at = 1790000003;
   job.elapsed_seconds = 1.5;
   job.eta_seconds = 0;
-  job.reason = "behind 2 jobs of bea";
+  job.jobs_before = {{1001, 2}, {0, 1}};
+  job.reason = "the daemon is stopping";
+  job.redacted = true;
   job.queries_path = "q \"1\".npy";
   job.docs_path = "/data/\xC3\xA9.npy";
   job.output_path = "/home/bea/out.pkl";
@@ -54,7 +56,9 @@ void ExpectSame(const JobView& found, const JobView& expected) {
   EXPECT_EQ(found.finished_at, expected.finished_at);
   EXPECT_EQ(found.elapsed_seconds, expected.elapsed_seconds);
   EXPECT_EQ(found.eta_seconds, expected.eta_seconds);
+  EXPECT_EQ(found.jobs_before, expected.jobs_before);
   EXPECT_EQ(found.reason, expected.reason);
+  EXPECT_EQ(found.redacted, expected.redacted);
   EXPECT_EQ(found.queries_path, expected.queries_path);
   EXPECT_EQ(found.docs_path, expected.docs_path);
   EXPECT_EQ(found.output_path, expected.output_path);
@@ -122,6 +126,7 @@ TEST(Replies, StatsComeBackWhole) {
   sent.uptime_seconds = 2.5;
   sent.device = "cuda:0";
   sent.device_state = "job 12";
+  sent.running_uid = 0;
   sent.max_memory_bytes = 16;
   sent.warm_docs = {{"/d.npy", "float16", "cosine", 99}};
   sent.queued = 1;
@@ -140,6 +145,7 @@ TEST(Replies, StatsComeBackWhole) {
   EXPECT_EQ(found.uptime_seconds, 2.5);
   EXPECT_EQ(found.device, "cuda:0");
   EXPECT_EQ(found.device_state, "job 12");
+  EXPECT_EQ(found.running_uid, 0);
   EXPECT_EQ(found.max_memory_bytes, 16);
   ASSERT_EQ(found.warm_docs.size(), 1U);
   EXPECT_EQ(found.warm_docs[0].docs_path, "/d.npy");
@@ -152,6 +158,15 @@ TEST(Replies, StatsComeBackWhole) {
   EXPECT_EQ(found.journal, "ok");
   EXPECT_EQ(found.socket_path, "/run/s");
   EXPECT_EQ(found.state_folder, "/var/lib/s");
+}
+
+TEST(Replies, StatsOfADaemonWithoutARunningJobNameNoUser) {
+  EXPECT_EQ(ThereAndBack(StatsReply{}).running_uid, std::nullopt);
+  const std::string line = EncodeReply({.id = 1, .body = StatsReply{}});
+  EXPECT_THAT(line, HasSubstr(R"("running_uid":null)"));
+  std::string older = line;
+  older.replace(older.find(R"("running_uid":null,)"), 19, "");
+  EXPECT_EQ(ErrorOf(older), "ok");
 }
 
 TEST(Replies, EventsComeBackWhole) {
@@ -210,6 +225,7 @@ JobView LongestJob(int64_t id, char filler) {
   }
   job.error.assign(1 << 14, filler);
   job.reason.assign(1 << 14, filler);
+  job.jobs_before.assign(kMostUsersBefore, {4294967295, 9223372036854775807});
   job.report_json = R"({"a":")" + std::string((1 << 16) - 10, 'x') + R"("})";
   return job;
 }

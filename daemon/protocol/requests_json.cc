@@ -52,6 +52,7 @@ void Members(V& v, typename V::template Ref<StatusRequest> m) {
 template <typename V>
 void Members(V& v, typename V::template Ref<ListRequest> m) {
   v.Bool("finished", m.finished, kOptional);
+  v.Bool("everyone", m.everyone, kOptional);
   v.Int("after_job", m.after_job, kAnyCount, kOptional);
   v.Int("limit", m.limit, {1, kMostJobsPerRequest}, kOptional);
 }

@@ -103,8 +103,10 @@ TEST(Requests, EveryRequestComesBackWhole) {
   EXPECT_EQ(submit.spec.umask, 0027);
   EXPECT_EQ(submit.shape, (JobShape{kMost, 2, 3, 4, 5}));
   EXPECT_THAT(ThereAndBack(StatusRequest{{1, kMost}}).jobs, ElementsAre(1, kMost));
-  const auto list = ThereAndBack(ListRequest{.finished = false, .after_job = 7, .limit = 9});
+  const auto list =
+      ThereAndBack(ListRequest{.finished = false, .everyone = true, .after_job = 7, .limit = 9});
   EXPECT_FALSE(list.finished);
+  EXPECT_TRUE(list.everyone);
   EXPECT_EQ(list.after_job, 7);
   EXPECT_EQ(list.limit, 9);
   EXPECT_THAT(ThereAndBack(WaitRequest{{3}}).jobs, ElementsAre(3));
@@ -122,6 +124,7 @@ TEST(Requests, EveryRequestComesBackWhole) {
 TEST(Requests, OptionalMembersHaveTheirDefaults) {
   const auto list = std::get<ListRequest>(MustDecode(R"({"id":1,"type":"list"})").body);
   EXPECT_TRUE(list.finished);
+  EXPECT_FALSE(list.everyone);
   EXPECT_EQ(list.after_job, 0);
   EXPECT_EQ(list.limit, 1000);
   EXPECT_THAT(std::get<SubscribeRequest>(MustDecode(R"({"id":1,"type":"subscribe"})").body).jobs,
