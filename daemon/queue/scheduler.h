@@ -34,16 +34,24 @@ class Scheduler {
   std::optional<int64_t> Next(const MayRun& may_run) const;
   std::optional<int64_t> Next() const;  // of any user
 
-  // How many jobs will run before `job` if nothing changes, and how many of them are each user's.
+  // How many jobs are before `job` in Order(), and how many of them are each user's.
   struct Position {
     int64_t jobs_before = 0;
     std::map<int64_t, int64_t> by_uid;  // only users with one or more
   };
   std::optional<Position> PositionOf(int64_t job) const;
 
-  // Every waiting job in the order in which they will run. Sorts: to show many positions, call it
-  // once rather than PositionOf for each.
-  std::vector<int64_t> Order() const;
+  // Every waiting job in the order in which they will run, if each takes the seconds that
+  // `estimate` says (asked once for each, in this order) and nothing is submitted or cancelled
+  // meanwhile: users are charged as they would be, so that their jobs come in turns. With
+  // `running`, its user is charged first. To show many places, call it once.
+  struct Running {
+    int64_t uid = 0;
+    double seconds = 0;  // as it will be charged, from its start to its end
+  };
+  using Estimate = std::function<double(int64_t job, int64_t uid)>;
+  std::vector<int64_t> Order(const std::optional<Running>& running, const Estimate& estimate) const;
+  std::vector<int64_t> Order() const;  // if no job took any time
 
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
 

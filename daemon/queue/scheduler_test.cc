@@ -100,6 +100,83 @@ TEST(SchedulerTest, RemovesOnlyWhatWaits) {
   EXPECT_FALSE(scheduler.Next());
 }
 
+TEST(SchedulerTest, ForeseesThatUsersTakeTurns) {
+  Scheduler scheduler;
+  for (int64_t job = 1; job <= 3; ++job) scheduler.Add(job, 1000, 0);
+  for (int64_t job = 4; job <= 6; ++job) scheduler.Add(job, 1001, 0);
+  scheduler.Add(7, 1002, -1);
+  const auto ten = [](int64_t, int64_t) { return 10.0; };
+  EXPECT_EQ(scheduler.Order(std::nullopt, ten), Order({1, 4, 2, 5, 3, 6, 7}));
+  // One job of 1000 counts as much as three of 1001.
+  const auto slow = [](int64_t, int64_t uid) { return uid == 1000 ? 30.0 : 10.1; };
+  EXPECT_EQ(scheduler.Order(std::nullopt, slow), Order({1, 4, 5, 6, 2, 3, 7}));
+}
+
+TEST(SchedulerTest, ForeseesThatTheRunningJobIsChargedToItsUser) {
+  Scheduler scheduler;
+  scheduler.Add(1, 1000, 0);
+  scheduler.Add(2, 1000, 0);
+  scheduler.Add(3, 1001, 0);
+  scheduler.Add(4, 1001, 0);
+  const auto ten = [](int64_t, int64_t) { return 10.0; };
+  EXPECT_EQ(scheduler.Order(Scheduler::Running{1000, 15}, ten), Order({3, 4, 1, 2}));
+  // Nobody who waits.
+  EXPECT_EQ(scheduler.Order(Scheduler::Running{1002, 15}, ten), Order({1, 3, 2, 4}));
+}
+
+TEST(SchedulerTest, ForeseesWhatWillHappenWhateverJobsTake) {
+  for (unsigned seed = 0; seed < 60; ++seed) {
+    std::mt19937 random(seed);
+    const auto below = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
+    Scheduler scheduler;
+    const int users = 1 + below(6);
+    for (int i = 0; i < 10; ++i) scheduler.Charge(1000 + below(users), 1 + below(2000));
+    const int jobs = 1 + below(120);
+    std::map<int64_t, double> seconds;
+    std::map<int64_t, int64_t> uids;
+    // In some of the queues jobs of days, after which all that was before is as good as forgotten.
+    const int longest = seed % 3 == 0 ? 200'000 : 2000;
+    for (int64_t job = 1; job <= jobs; ++job) {
+      uids[job] = 1000 + below(users);
+      scheduler.Add(job, uids[job], below(3) - 1);
+      seconds[job] = 1 + below(longest);
+    }
+    std::optional<Scheduler::Running> running;
+    if (below(2) == 0) running = Scheduler::Running{1000 + below(users), 1.0 + below(3000)};
+    std::vector<int64_t> asked;
+    const Order foreseen = scheduler.Order(running, [&](int64_t job, int64_t uid) {
+      EXPECT_EQ(uid, uids[job]);
+      asked.push_back(job);
+      return seconds[job];
+    });
+    EXPECT_EQ(asked, foreseen);
+    Order happened;
+    if (running) scheduler.Charge(running->uid, running->seconds);
+    while (const std::optional<int64_t> next = scheduler.Next()) {
+      happened.push_back(*next);
+      scheduler.Remove(*next);
+      scheduler.Charge(uids[*next], seconds[*next]);
+    }
+    ASSERT_EQ(foreseen, happened) << "seed " << seed;
+  }
+}
+
+TEST(SchedulerTest, ForeseesTwentyThousandJobsOfFiftyUsersInNoTime) {
+  Scheduler scheduler;
+  for (int64_t job = 1; job <= 20000; ++job) scheduler.Add(job, 1000 + job % 50, 0);
+  double best = 1;
+  for (int i = 0; i < 5; ++i) {
+    const auto began = std::chrono::steady_clock::now();
+    const Order order = scheduler.Order(
+        std::nullopt, [](int64_t job, int64_t) { return job % 7 == 0 ? 8.0 : 1.0; });
+    ASSERT_EQ(order.size(), 20000u);
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+  }
+  RecordProperty("milliseconds", static_cast<int>(best * 1000));
+  EXPECT_LT(best, 0.5);  // a few milliseconds; the rest is for sanitizers and busy machines
+}
+
 // The same by brute force.
 struct Naive {
   struct Waiting {
