@@ -1,5 +1,7 @@
 #include "daemon/supervisor/dispatcher.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -40,7 +42,8 @@ bool DeviceAllows(const std::string& granted, const std::string& wanted) {
 
 Dispatcher::Dispatcher(boost::asio::io_context& loop, const SupervisorOptions& options,
                        WorkerBinary binary, std::vector<std::string> worker_environment,
-                       std::unique_ptr<JobQueue> queue, JobLogs logs, DispatcherListener& listener)
+                       std::unique_ptr<JobQueue> queue, JobLogs logs, DispatcherListener& listener,
+                       WorkerUsers users)
     : loop_(loop),
       options_(options),
       listener_(listener),
@@ -52,20 +55,21 @@ Dispatcher::Dispatcher(boost::asio::io_context& loop, const SupervisorOptions& o
                [this](int64_t job, const std::optional<JobOutcome>& outcome, double ran_seconds) {
                  OnEnd(job, outcome, ran_seconds);
                },
-               [this](int64_t job) {
-                 queue_->ForgetLeftover(job);
-                 ScheduleFlush();
-               },
+               [this](int64_t job, double seconds) { OnLeftoverRemoved(job, seconds); },
                [this] { ScheduleFlush(); }},
-              JobRunner::Timing{}),
+              JobRunner::Timing{}, users),
       retry_timer_(loop),
       expire_timer_(loop),
       grace_timer_(loop) {}
 
+WorkerUsers Dispatcher::UsersOfThisProcess() {
+  return geteuid() == 0 ? WorkerUsers::kEach : WorkerUsers::kOwn;
+}
+
 void Dispatcher::Start() {
   std::deque<const Job*> done;
   for (const auto& [id, job] : queue_->jobs()) {
-    if (job.leftover_attempt > 0) leftovers_.push_back(id);
+    if (job.leftover_attempt > 0) AddLeftover(job);
     if (job.state != JobState::kDone) continue;
     done.push_back(&job);
     if (done.size() > kJobsToLearnFrom) done.pop_front();
@@ -160,30 +164,52 @@ std::optional<RunningJob> Dispatcher::Describe(int64_t id, int attempt) {
                   std::string(spec.status().message()));
     return std::nullopt;
   }
-  return RunningJob{id, job.uid, attempt, queue_->TemporaryTag(id, attempt), job.timeout_seconds,
+  return RunningJob{id,
+                    job.uid,
+                    attempt,
+                    queue_->TemporaryTag(id, attempt),
+                    job.timeout_seconds,
                     *std::move(spec)};
 }
 
-bool Dispatcher::RemoveALeftover() {
-  while (!leftovers_.empty()) {
-    const int64_t id = leftovers_.back();
-    leftovers_.pop_back();
+void Dispatcher::AddLeftover(const Job& job) {
+  leftovers_[runner_.WorkerUser(job.uid)].push_back(job.id);
+}
+
+bool Dispatcher::RemoveALeftover(int64_t user) {
+  const auto of_user = leftovers_.find(user);
+  while (of_user != leftovers_.end() && !of_user->second.empty()) {
+    const int64_t id = of_user->second.back();
+    of_user->second.pop_back();
     const Job* job = queue_->Find(id);
     if (job == nullptr || job->leftover_attempt == 0) continue;
     if (std::optional<RunningJob> task = Describe(id, job->leftover_attempt)) {
+      if (of_user->second.empty()) leftovers_.erase(of_user);
       runner_.RemoveLeftover(*std::move(task));
       return true;
     }
     queue_->ForgetLeftover(id);
   }
+  if (of_user != leftovers_.end()) leftovers_.erase(of_user);
   return false;
+}
+
+bool Dispatcher::RemoveAnyLeftover() {
+  std::vector<int64_t> users;
+  for (const auto& [user, jobs] : leftovers_) {
+    if (runner_.MayStart(user)) users.push_back(user);
+  }
+  return std::any_of(users.begin(), users.end(),
+                     [this](int64_t user) { return RemoveALeftover(user); });
 }
 
 void Dispatcher::StartNext() {
   if (stopping_ || starting_ || !runner_.ready()) return;
-  // First, so that no temporary file outlives the job's next attempt.
-  if (RemoveALeftover()) return;
-  while (std::optional<int64_t> next = queue_->scheduler().Next()) {
+  const Scheduler::MayRun may_run = [this](int64_t uid) { return runner_.MayStart(uid); };
+  while (std::optional<int64_t> next = queue_->scheduler().Next(may_run)) {
+    // First, so that no temporary file outlives the job's next attempt. In the time of the user who
+    // left them; other users do not wait for that.
+    if (RemoveALeftover(runner_.WorkerUser(queue_->Find(*next)->uid))) return;
     queue_->Start(*next);
     changed_.push_back(*next);
     starting_ = Describe(*next, queue_->Find(*next)->attempt);
@@ -194,6 +220,7 @@ void Dispatcher::StartNext() {
     outcome.error = "its spec in the journal is damaged; submit it again";
     queue_->Finish(*next, outcome, 0);
   }
+  RemoveAnyLeftover();
 }
 
 std::variant<JobQueue::Submitted, ErrorReply> Dispatcher::Submit(int64_t uid,
@@ -273,11 +300,12 @@ void Dispatcher::OnEnd(int64_t id, const std::optional<JobOutcome>& outcome, dou
     spdlog::info("job {}: queued again", id);
     Note(id, "queued again: it was interrupted before it had finished");
     queue_->Requeue(id, /*left_temporary=*/true);
-    leftovers_.push_back(id);
+    queue_->Charge(job->uid, ran_seconds);
+    AddLeftover(*job);
   } else {
     queue_->Finish(id, *outcome, ran_seconds);
     ++ended_since_expire_;
-    if (outcome->left_temporary) leftovers_.push_back(id);
+    if (outcome->left_temporary) AddLeftover(*job);
     if (outcome->state == JobState::kDone) Learn(*queue_->Find(id));
     spdlog::info("job {}: {}{}{}", id, JobStateName(outcome->state),
                  outcome->error.empty() ? "" : ": ", outcome->error);
@@ -285,6 +313,12 @@ void Dispatcher::OnEnd(int64_t id, const std::optional<JobOutcome>& outcome, dou
                  ? fmt::format("{} after {:.3f} s", JobStateName(outcome->state), ran_seconds)
                  : fmt::format("{}: {}", JobStateName(outcome->state), outcome->error));
   }
+  ScheduleFlush();
+}
+
+void Dispatcher::OnLeftoverRemoved(int64_t id, double seconds) {
+  if (const Job* job = queue_->Find(id)) queue_->Charge(job->uid, seconds);
+  queue_->ForgetLeftover(id);
   ScheduleFlush();
 }
 

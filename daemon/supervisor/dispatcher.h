@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,7 +41,9 @@ class Dispatcher {
   // `listener` outlives this.
   Dispatcher(boost::asio::io_context& loop, const SupervisorOptions& options, WorkerBinary binary,
              std::vector<std::string> worker_environment, std::unique_ptr<JobQueue> queue,
-             JobLogs logs, DispatcherListener& listener);
+             JobLogs logs, DispatcherListener& listener, WorkerUsers users = UsersOfThisProcess());
+  // Root's jobs run each as its user, those of others as themselves.
+  static WorkerUsers UsersOfThisProcess();
 
   // Begins with what the journal held.
   void Start();
@@ -80,9 +83,13 @@ class Dispatcher {
   void ScheduleFlush();
   void Flush();
   void StartNext();
-  bool RemoveALeftover();
+  // Of that worker's user; whether one is being removed now.
+  bool RemoveALeftover(int64_t user);
+  bool RemoveAnyLeftover();
   std::optional<RunningJob> Describe(int64_t id, int attempt);
+  void AddLeftover(const Job& job);
   void OnEnd(int64_t id, const std::optional<JobOutcome>& outcome, double ran_seconds);
+  void OnLeftoverRemoved(int64_t id, double seconds);
   void Learn(const Job& job);
   void Note(int64_t job, const std::string& line);  // into the job's log
   void RetryLater();
@@ -107,8 +114,9 @@ class Dispatcher {
   std::vector<Then> waiting_;
   std::vector<int64_t> changed_;        // to be told after the flush
   std::optional<RunningJob> starting_;  // marked as running; begins when that is on disk
-  std::vector<int64_t> leftovers_;      // jobs whose leftover is to be removed
-  int ended_since_expire_ = 0;          // jobs
+  // Jobs whose leftover is to be removed, by the user as whom that has to be done; no empty ones.
+  std::map<int64_t, std::vector<int64_t>> leftovers_;
+  int ended_since_expire_ = 0;  // jobs
   bool draining_ = false;
   bool stopping_ = false;
   bool stopped_ = false;

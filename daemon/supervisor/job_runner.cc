@@ -1,5 +1,7 @@
 #include "daemon/supervisor/job_runner.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 #include <variant>
@@ -8,6 +10,7 @@
 #include "boost/system/error_code.hpp"
 #include "daemon/protocol/build_id.h"
 #include "daemon/protocol/status_code_name.h"
+#include "daemon/supervisor/job_outcomes.h"
 #include "fmt/format.h"
 #include "spdlog/spdlog.h"
 
@@ -16,25 +19,46 @@ namespace {
 
 using boost::system::error_code;
 
+// Whom failures hold up that are nobody's in particular.
+constexpr int64_t kEverybody = -1;
+
 }  // namespace
 
 JobRunner::JobRunner(boost::asio::io_context& loop, const SupervisorOptions& options,
                      WorkerBinary binary, std::vector<std::string> environment, Callbacks callbacks,
-                     const Timing& timing)
+                     const Timing& timing, WorkerUsers users)
     : loop_(loop),
       options_(options),
       binary_(std::move(binary)),
       environment_(std::move(environment)),
       callbacks_(std::move(callbacks)),
       timing_(timing),
+      users_(users),
+      own_user_(geteuid()),
       end_timer_(loop),
       silence_timer_(loop),
       idle_timer_(loop),
-      backoff_timer_(loop) {}
+      backoff_timer_(loop),
+      backoff_(timing.first_backoff, timing.longest_backoff) {}
 
 JobRunner::~JobRunner() = default;
 
-bool JobRunner::ready() const { return !task_ && !backing_off_ && !releasing_; }
+bool JobRunner::ready() const {
+  return !task_ && !releasing_ && backoff_.MayStart(kEverybody, Clock::now());
+}
+
+bool JobRunner::MayStart(int64_t uid) const {
+  return backoff_.MayStart(WorkerUser(uid), Clock::now());
+}
+
+int64_t JobRunner::WorkerUser(int64_t uid) const {
+  return users_ == WorkerUsers::kOwn ? own_user_ : uid;
+}
+
+std::optional<int64_t> JobRunner::worker_uid() const {
+  if (worker_ == nullptr || replacing_ || releasing_) return std::nullopt;
+  return worker_uid_;
+}
 
 std::optional<int64_t> JobRunner::running_job() const {
   if (!task_ || removing_) return std::nullopt;
@@ -62,8 +86,25 @@ void JobRunner::Begin() {
   ending_ = Ending::kNone;
   progress_ = 0;
   started_ = Clock::now();
-  if (task_->timeout_seconds > 0 && !removing_) {
-    end_timer_.expires_after(std::chrono::seconds(task_->timeout_seconds));
+  const int64_t user = WorkerUser(task_->uid);
+  if (worker_ != nullptr && !replacing_ && worker_uid_ != user) {
+    // It does nothing, so nothing is lost; it is not asked, because its user may have stopped it.
+    replacing_ = true;
+    warm_docs_.clear();
+    worker_->Discard(fmt::format("has made room for one of user {}", user));
+  }
+  if (replacing_) return;  // OnExit goes on, and the clock starts then
+  ArmEndTimer();
+  untried_ = worker_ != nullptr && greeted_;
+  if (worker_ == nullptr && !StartWorker(user)) return;
+  Watch();
+  if (greeted_) SendTask();  // else OnHello goes on
+}
+
+void JobRunner::ArmEndTimer() {
+  const int64_t most_seconds = SmallerLimit(task_->timeout_seconds, options_.max_seconds);
+  if (most_seconds > 0 && !removing_) {
+    end_timer_.expires_after(std::chrono::seconds(most_seconds));
     end_timer_.async_wait([this](const error_code& error) {
       if (!error) AskToEnd(Ending::kOutOfTime);
     });
@@ -76,29 +117,43 @@ void JobRunner::Begin() {
       }
     });
   }
-  untried_ = worker_ != nullptr && greeted_;
-  if (worker_ == nullptr) {
-    greeted_ = false;
-    absl::StatusOr<std::shared_ptr<WorkerProcess>> worker =
-        WorkerProcess::Start(loop_, binary_, options_.device, environment_,
-                             {[this](FromWorker message) { OnMessage(std::move(message)); },
-                              [this](const std::string& why) { OnExit(why); }});
-    if (!worker.ok()) {
-      boost::asio::post(
-          loop_, [this, why = std::string(worker.status().message())] { OnWorkerDied(why); });
-      return;
-    }
-    worker_ = *std::move(worker);
-    worker_uid_ = task_->uid;
-    spdlog::info("worker {} started", worker_->pid());
+}
+
+bool JobRunner::StartWorker(int64_t user) {
+  greeted_ = false;
+  WorkerStart start{.device = options_.device,
+                    .environment = environment_,
+                    .user = std::nullopt,
+                    .dying = timing_.dying,
+                    .kill = timing_.kill};
+  if (users_ == WorkerUsers::kEach && user != own_user_) start.user = static_cast<uid_t>(user);
+  absl::StatusOr<std::shared_ptr<WorkerProcess>> worker =
+      WorkerProcess::Start(loop_, binary_, start,
+                           {[this](FromWorker message) { OnMessage(std::move(message)); },
+                            [this](const WorkerEnd& end) { OnExit(end); }});
+  if (!worker.ok()) {
+    boost::asio::post(loop_, [this, why = std::string(worker.status().message())] {
+      OnWorkerDied({WorkerEnd::Kind::kNotStarted, why});
+    });
+    return false;
   }
-  Watch();
-  if (!greeted_) return;  // OnHello goes on
+  worker_ = *std::move(worker);
+  worker_uid_ = user;
+  if (users_ == WorkerUsers::kOwn) {
+    spdlog::info("worker {} started", worker_->pid());
+  } else {
+    spdlog::info("worker {} of user {} started", worker_->pid(), user);
+  }
+  return true;
+}
+
+void JobRunner::SendTask() {
   if (removing_) {
     worker_->Send(WorkerRemove{task_->id, task_->temporary_tag, task_->spec});
   } else {
     worker_->Send(WorkerRun{task_->id, task_->attempt, task_->temporary_tag,
-                            options_.max_memory_bytes, options_.most_threads, task_->spec});
+                            options_.max_memory_bytes, options_.max_warm_bytes,
+                            options_.most_threads, task_->spec});
   }
 }
 
@@ -145,17 +200,15 @@ void JobRunner::OnHello(const WorkerHello& hello) {
   }
   greeted_ = true;
   trouble_.clear();
+  backoff_.OnSuccess(kEverybody);
   if (!task_) return;
-  // Begin goes on from where it waited; the clock has been running.
-  const Clock::time_point started = started_;
-  Begin();
-  started_ = started;
-  untried_ = false;
+  ArmEndTimer();
+  SendTask();
 }
 
 void JobRunner::OnFinished(WorkerFinished finished) {
   warm_docs_ = std::move(finished.warm_docs);
-  deaths_ = 0;
+  backoff_.OnSuccess(worker_uid_);
   const absl::StatusCode code =
       ParseStatusCode(finished.error_code).value_or(absl::StatusCode::kInternal);
   JobOutcome outcome;
@@ -169,7 +222,7 @@ void JobRunner::OnFinished(WorkerFinished finished) {
   } else if (code == absl::StatusCode::kCancelled && ending_ == Ending::kAbandoned) {
     return End(std::nullopt);
   } else if (code == absl::StatusCode::kCancelled && ending_ == Ending::kOutOfTime) {
-    outcome = Failure(absl::StatusCode::kDeadlineExceeded, "", false);
+    outcome = OutOfTime(false);
   } else {
     const bool cancelled = code == absl::StatusCode::kCancelled && ending_ == Ending::kCancelled;
     outcome.state = cancelled ? JobState::kCancelled : JobState::kFailed;
@@ -180,71 +233,82 @@ void JobRunner::OnFinished(WorkerFinished finished) {
   End(std::move(outcome));
 }
 
-JobOutcome JobRunner::Failure(absl::StatusCode code, const std::string& why,
-                              bool left_temporary) const {
-  JobOutcome outcome;
-  outcome.state = JobState::kFailed;
-  outcome.error_code = std::string(StatusCodeName(code));
-  outcome.error = code == absl::StatusCode::kDeadlineExceeded
-                      ? fmt::format("ran longer than its timeout of {} s; --timeout allows more",
-                                    task_->timeout_seconds)
-                      : why;
-  outcome.left_temporary = left_temporary;
-  return outcome;
+JobOutcome JobRunner::OutOfTime(bool left_temporary) const {
+  return OutOfTimeOutcome(task_->timeout_seconds, options_.max_seconds, left_temporary);
 }
 
-void JobRunner::OnExit(const std::string& why) {
-  spdlog::log(task_ ? spdlog::level::warn : spdlog::level::info, "worker {} {}", worker_->pid(),
-              why);
+void JobRunner::OnExit(const WorkerEnd& end) {
+  const bool expected = !task_ || replacing_;
+  spdlog::log(expected ? spdlog::level::info : spdlog::level::warn, "worker {} {}", worker_->pid(),
+              end.why);
   worker_ = nullptr;
   warm_docs_.clear();
-  if (task_) return OnWorkerDied(why);
+  if (std::exchange(replacing_, false)) {
+    greeted_ = false;
+    if (task_ && ending_ == Ending::kNone) return Begin();
+    if (task_) return;  // EndBeforeItBegan is on its way
+  } else if (task_) {
+    return OnWorkerDied(end);
+  }
   releasing_ = false;
   callbacks_.on_ready();
 }
 
 // The task's worker is gone, or there never was one.
-void JobRunner::OnWorkerDied(const std::string& why) {
+void JobRunner::OnWorkerDied(const WorkerEnd& end) {
   const bool started = greeted_;
   greeted_ = false;
   releasing_ = false;
   std::optional<JobOutcome> outcome;
   if (!removing_ && ending_ != Ending::kAbandoned) {
+    if (started) backoff_.OnDeath(WorkerUser(task_->uid), Clock::now());
     if (started && untried_ && spared_ != task_->id) {
-      ++deaths_;  // it died between two jobs: this one never began
-      spared_ = task_->id;
+      spared_ = task_->id;  // it died between two jobs: this one never began
     } else if (started) {
-      ++deaths_;
-      outcome = Failure(absl::StatusCode::kAborted, fmt::format("the worker {}", why), true);
-    } else if (ending_ != Ending::kNone) {
-      // It did not come up because it was killed: that says nothing of the next one.
-    } else {
-      // No fault of the job's: a library or a driver is missing, or the machine is full. A whole
-      // queue must not fail for it overnight.
-      ++deaths_;
-      trouble_ = fmt::format("no worker can be started, the last one {}", why);
-      spdlog::error("{}", trouble_);
-    }
+      outcome =
+          FailedOutcome(absl::StatusCode::kAborted, fmt::format("the worker {}", end.why), true);
+    } else if (ending_ == Ending::kNone) {
+      outcome = OutcomeOfFailedStart(end);
+    }  // else it did not come up because it was killed: that says nothing of the next one
     if (ending_ == Ending::kOutOfTime) {
-      outcome = Failure(absl::StatusCode::kDeadlineExceeded, "", started);
+      outcome = OutOfTime(started);
     } else if (ending_ == Ending::kCancelled) {
-      outcome = Failure(absl::StatusCode::kCancelled, "cancelled; no result was written", started);
-      outcome->state = JobState::kCancelled;
+      outcome = CancelledOutcome(started);
     }
   }
-  // The first to die gets a successor at once.
-  if (deaths_ > 1) {
-    backing_off_ = true;
-    const int doublings = std::min(deaths_ - 2, 10);
-    backoff_timer_.expires_after(
-        std::min(timing_.first_backoff * (1 << doublings), timing_.longest_backoff));
-    backoff_timer_.async_wait([this](const error_code& error) {
-      if (error) return;
-      backing_off_ = false;
-      callbacks_.on_ready();
-    });
-  }
+  AwaitBackoff();
   End(std::move(outcome));
+}
+
+// Of a worker that never said hello. Nothing: the job is to wait.
+std::optional<JobOutcome> JobRunner::OutcomeOfFailedStart(const WorkerEnd& end) {
+  using Kind = WorkerEnd::Kind;
+  const int64_t user = WorkerUser(task_->uid);
+  if (end.kind == Kind::kNotStarted || (user == own_user_ && end.kind == Kind::kEnded)) {
+    // No fault of the job's: a library or a driver is missing, or the machine is full. A whole
+    // queue must not fail for it overnight.
+    backoff_.OnDeath(kEverybody, Clock::now());
+    trouble_ = fmt::format("no worker can be started, the last one {}", end.why);
+    spdlog::error("{}", trouble_);
+    started_ = Clock::now();  // and nobody pays for it
+    return std::nullopt;
+  }
+  // What another user may have done himself, by a signal for instance, is his alone: nobody else
+  // may wait for it.
+  backoff_.OnDeath(user, Clock::now());
+  return FailedStartOutcome(end, user);
+}
+
+// on_ready when the next one may start who may not now.
+void JobRunner::AwaitBackoff() {
+  const std::optional<Clock::time_point> next = backoff_.NextEnd(Clock::now());
+  if (!next) return;
+  backoff_timer_.expires_at(*next);
+  backoff_timer_.async_wait([this](const error_code& error) {
+    if (error) return;
+    AwaitBackoff();
+    callbacks_.on_ready();
+  });
 }
 
 void JobRunner::End(std::optional<JobOutcome> outcome) {
@@ -257,9 +321,9 @@ void JobRunner::End(std::optional<JobOutcome> outcome) {
   task_.reset();
   removing_ = false;
   ending_ = Ending::kNone;
-  if (worker_ != nullptr && !releasing_) BecomeIdle();
+  if (worker_ != nullptr && !releasing_ && !replacing_) BecomeIdle();
   if (removing) {
-    if (!abandoned) callbacks_.on_leftover_removed(job);
+    if (!abandoned) callbacks_.on_leftover_removed(job, seconds);
   } else {
     callbacks_.on_end(job, std::move(outcome), seconds);
   }
@@ -282,6 +346,7 @@ void JobRunner::Cancel() { AskToEnd(Ending::kCancelled); }
 void JobRunner::AskToEnd(Ending ending) {
   if (!task_ || removing_ || ending_ != Ending::kNone) return;
   ending_ = ending;
+  if (replacing_) return EndBeforeItBegan();
   // One that has not said hello has nothing to give up.
   if (worker_ != nullptr && !greeted_) return worker_->Kill("was cancelled before it had started");
   if (worker_ != nullptr) worker_->Send(WorkerCancel{task_->id});
@@ -291,12 +356,25 @@ void JobRunner::AskToEnd(Ending ending) {
   });
 }
 
+// The task was to begin when another user's worker has gone: nobody has to be told.
+void JobRunner::EndBeforeItBegan() {
+  boost::asio::post(loop_, [this] {
+    std::optional<JobOutcome> outcome;
+    if (ending_ == Ending::kCancelled) outcome = CancelledOutcome(false);
+    started_ = Clock::now();  // it has had nothing of the device
+    if (worker_ == nullptr) releasing_ = false;
+    End(std::move(outcome));
+  });
+}
+
 void JobRunner::Abandon() {
   if (worker_ == nullptr) return;
   // A job that somebody has cancelled, or whose time is up, has ended: it must not run again.
-  if (task_ && ending_ == Ending::kNone) ending_ = Ending::kAbandoned;
+  const bool goes_on = task_ && ending_ == Ending::kNone;
+  if (goes_on) ending_ = Ending::kAbandoned;
   releasing_ = true;
-  worker_->Kill("was stopped with the daemon");
+  if (!replacing_) return worker_->Kill("was stopped with the daemon");
+  if (goes_on) EndBeforeItBegan();  // the other user's worker is killed already
 }
 
 }  // namespace tiny_knn

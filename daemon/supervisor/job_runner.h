@@ -1,5 +1,6 @@
 // Runs one job at a time in a worker process, and makes sure that it ends: cancelled, out of time,
-// silent, dead or done.
+// silent, dead or done. A worker belongs to one user: it is kept for that user's next job and
+// replaced when another's turn comes.
 #pragma once
 
 #include <chrono>
@@ -14,6 +15,7 @@
 #include "daemon/protocol/worker_messages.h"
 #include "daemon/queue/job_queue.h"
 #include "daemon/supervisor/options.h"
+#include "daemon/supervisor/user_backoff.h"
 #include "daemon/supervisor/worker_process.h"
 
 namespace tiny_knn {
@@ -28,6 +30,13 @@ struct RunningJob {
   JobSpec spec;
 };
 
+// As whom workers run.
+enum class WorkerUsers {
+  kOwn,         // all as the user that this process is, whoever submitted the job
+  kEach,        // each as the user of its job; this process has to be root
+  kInNameOnly,  // for tests: kept apart as by kEach, but nobody becomes anybody
+};
+
 // Event loop only.
 class JobRunner {
  public:
@@ -36,9 +45,11 @@ class JobRunner {
     std::function<void(int64_t job)> on_progress;
     std::function<void(int64_t job, const std::string& line)> on_log;
     // The job is over. Nothing in `outcome`: no worker could be started; it has to be queued again.
+    // `ran_seconds`: of the device, for which its user is to be charged; not how long another
+    // user's worker took to end.
     std::function<void(int64_t job, std::optional<JobOutcome> outcome, double ran_seconds)> on_end;
-    std::function<void(int64_t job)> on_leftover_removed;
-    std::function<void()> on_ready;  // ready() has become true
+    std::function<void(int64_t job, double seconds)> on_leftover_removed;
+    std::function<void()> on_ready;  // ready() or MayStart(somebody) has become true
   };
 
   // How long things may take; tests are less patient.
@@ -52,14 +63,23 @@ class JobRunner {
     // Before a worker is started again after the second that died in a row; doubled with each one.
     std::chrono::milliseconds first_backoff = std::chrono::milliseconds(100);
     std::chrono::milliseconds longest_backoff = std::chrono::seconds(30);
+    // Of a worker after SIGKILL; then it is left behind.
+    std::chrono::milliseconds dying = std::chrono::seconds(10);
+    std::function<void(pid_t)> kill = {};  // for tests; see WorkerStart
   };
 
   JobRunner(boost::asio::io_context& loop, const SupervisorOptions& options, WorkerBinary binary,
-            std::vector<std::string> environment, Callbacks callbacks, const Timing& timing);
+            std::vector<std::string> environment, Callbacks callbacks, const Timing& timing,
+            WorkerUsers users);
   ~JobRunner();
 
-  // Whether Run or RemoveLeftover may be called.
+  // Whether Run or RemoveLeftover may be called, if MayStart says so of the job's user.
   bool ready() const;
+  // Whether that user's turn may come: not for a while after his workers have died one after the
+  // other. Nobody else waits for that.
+  bool MayStart(int64_t uid) const;
+  // The user as whom a job of `uid` runs, to whom its worker belongs.
+  int64_t WorkerUser(int64_t uid) const;
   void Run(RunningJob job);
   // Removes what a dead attempt of the job left in the output's folder. on_leftover_removed
   // follows, also when that could not be done, because trying again would not help; not after
@@ -77,12 +97,10 @@ class JobRunner {
   double ran_seconds() const;                    // of the running job
   bool removing() const { return removing_; }    // a leftover
   bool has_worker() const { return worker_ != nullptr; }
-  // Whose it is, and so whose docs are warm; nothing when there is none.
-  std::optional<int64_t> worker_uid() const {
-    return worker_ == nullptr ? std::nullopt : std::optional<int64_t>(worker_uid_);
-  }
-  // Why no worker can be started, as far as is known; empty when all is well. It is tried again and
-  // again, so jobs wait.
+  // Whose it is, and so whose docs are warm; nothing when there is none to be used again.
+  std::optional<int64_t> worker_uid() const;
+  // Why no worker can be started for anybody, as far as is known; empty when all is well. It is
+  // tried again and again, so jobs wait.
   const std::string& trouble() const { return trouble_; }
   const std::vector<WarmDocsStats>& warm_docs() const { return warm_docs_; }
 
@@ -90,17 +108,23 @@ class JobRunner {
   using Clock = std::chrono::steady_clock;
   enum class Ending { kNone, kCancelled, kOutOfTime, kAbandoned };
 
-  void Begin();  // sends the task to a worker, started if there is none
+  void Begin();  // sends the task to its user's worker, started if there is none
+  bool StartWorker(int64_t user);
+  void ArmEndTimer();
+  void SendTask();
   void OnMessage(FromWorker message);
   void OnHello(const WorkerHello& hello);
   void OnFinished(WorkerFinished finished);
-  void OnExit(const std::string& why);
-  void OnWorkerDied(const std::string& why);
+  void OnExit(const WorkerEnd& end);
+  void OnWorkerDied(const WorkerEnd& end);
+  std::optional<JobOutcome> OutcomeOfFailedStart(const WorkerEnd& end);
+  void AwaitBackoff();
   void AskToEnd(Ending ending);
+  void EndBeforeItBegan();
   void End(std::optional<JobOutcome> outcome);
   void BecomeIdle();
   void Watch();  // for silence
-  JobOutcome Failure(absl::StatusCode code, const std::string& why, bool left_temporary) const;
+  JobOutcome OutOfTime(bool left_temporary) const;
 
   boost::asio::io_context& loop_;
   const SupervisorOptions options_;
@@ -108,13 +132,16 @@ class JobRunner {
   const std::vector<std::string> environment_;
   const Callbacks callbacks_;
   const Timing timing_;
+  const WorkerUsers users_;
+  const int64_t own_user_;
   boost::asio::steady_timer end_timer_;  // the job's time is up, or it was asked to end
   boost::asio::steady_timer silence_timer_;
   boost::asio::steady_timer idle_timer_;     // then the worker is released
-  boost::asio::steady_timer backoff_timer_;  // until another worker is started
+  boost::asio::steady_timer backoff_timer_;  // until another worker may be started
 
   std::shared_ptr<WorkerProcess> worker_;
   int64_t worker_uid_ = 0;
+  bool replacing_ = false;  // another user's: it has to be gone before the task's is started
   bool greeted_ = false;    // the worker has said hello
   bool releasing_ = false;  // it was told to end
   std::optional<RunningJob> task_;
@@ -124,9 +151,8 @@ class JobRunner {
   Ending ending_ = Ending::kNone;
   Clock::time_point started_;
   double progress_ = 0;
-  int deaths_ = 0;  // of workers, since the last job that ended well
+  UserBackoff backoff_;  // by deaths since the user's last job that ended well
   std::string trouble_;
-  bool backing_off_ = false;
   std::vector<WarmDocsStats> warm_docs_;
 };
 

@@ -1,5 +1,3 @@
-#include "daemon/supervisor/job_runner.h"
-
 #include <unistd.h>
 
 #include <csignal>
@@ -8,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/supervisor/job_runner_for_test.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -18,80 +17,6 @@ using std::chrono::milliseconds;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-constexpr char kWorker[] = "daemon/supervisor/scripted_worker_for_test";
-
-struct Ended {
-  int64_t job;
-  std::optional<JobOutcome> outcome;
-};
-
-class JobRunnerTest : public testing::Test {
- protected:
-  // A runner whose workers all follow `script`.
-  void Start(const std::string& script, milliseconds idle_release = std::chrono::hours(1),
-             std::vector<std::string> environment = {}) {
-    SupervisorOptions options;
-    options.device = script;
-    options.idle_release = std::chrono::duration_cast<std::chrono::seconds>(idle_release);
-    options.max_memory_bytes = 1 << 20;
-    absl::StatusOr<WorkerBinary> binary = OpenWorkerBinary(kWorker);
-    ASSERT_TRUE(binary.ok()) << binary.status();
-    JobRunner::Timing timing;
-    timing.patience = milliseconds(100);
-    timing.removal = milliseconds(200);
-    timing.silence = silence_;
-    timing.silence_check = milliseconds(20);
-    timing.first_backoff = milliseconds(10);
-    timing.longest_backoff = milliseconds(40);
-    runner_ = std::make_unique<JobRunner>(
-        loop_, options, *std::move(binary), std::move(environment),
-        JobRunner::Callbacks{[this](int64_t) { ++progress_reports_; },
-                             [this](int64_t, const std::string& line) { log_.push_back(line); },
-                             [this](int64_t job, std::optional<JobOutcome> outcome, double) {
-                               ended_.push_back({job, std::move(outcome)});
-                             },
-                             [this](int64_t job) { removed_.push_back(job); },
-                             [this] { ++ready_calls_; }},
-        timing);
-  }
-
-  static RunningJob Job(int64_t id, int64_t timeout_seconds = 0) {
-    RunningJob job;
-    job.id = id;
-    job.attempt = 1;
-    job.temporary_tag = "tag";
-    job.timeout_seconds = timeout_seconds;
-    job.spec.queries_path = "q.npy";
-    job.spec.docs_path = "d.npy";
-    return job;
-  }
-
-  // Runs the loop until `done`; a test that hangs is ended by its time limit.
-  template <typename Done>
-  void Until(const Done& done) {
-    while (!done()) {
-      loop_.run_one_for(milliseconds(50));
-      loop_.restart();
-    }
-  }
-  Ended RunOne(int64_t id, int64_t timeout_seconds = 0) {
-    Until([&] { return runner_->ready(); });
-    const size_t before = ended_.size();
-    runner_->Run(Job(id, timeout_seconds));
-    Until([&] { return ended_.size() > before; });
-    return ended_.back();
-  }
-
-  milliseconds silence_ = std::chrono::seconds(20);
-  boost::asio::io_context loop_;
-  std::unique_ptr<JobRunner> runner_;
-  std::vector<Ended> ended_;
-  std::vector<std::string> log_;
-  std::vector<int64_t> removed_;
-  int progress_reports_ = 0;
-  int ready_calls_ = 0;
-};
 
 TEST_F(JobRunnerTest, AJobThatIsDoneSaysWhereItsResultIs) {
   Start("works");

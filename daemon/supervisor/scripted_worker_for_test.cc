@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 #include <optional>
 #include <string>
 #include <variant>
@@ -48,6 +49,26 @@ void ReportSurroundings(int64_t job) {
   }
 }
 
+// What /proc tells of this process, for the job's log.
+void ReportIdentity(int64_t job) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    std::replace(line.begin(), line.end(), '\t', ' ');
+    Send(WorkerLog{job, line});
+  }
+  const std::string parent = fmt::format("/proc/{}/fd", getppid());
+  Send(WorkerLog{job, opendir(parent.c_str()) == nullptr ? "parent closed" : "parent open"});
+}
+
+// A script may stand in a file, "@{path}", so that a test can change its mind between workers.
+std::string ReadScript(const std::string& device) {
+  if (!device.starts_with('@')) return device;
+  std::ifstream file(device.substr(1));
+  std::string script;
+  std::getline(file, script);
+  return script;
+}
+
 WorkerFinished Finished(int64_t job, const std::string& code, const std::string& error) {
   WorkerFinished finished;
   finished.job = job;
@@ -65,6 +86,8 @@ class ScriptedWorker {
 
   int Run() {
     if (script_ == "die_at_start") return 3;
+    if (script_ == "exit_127") return 127;
+    if (script_ == "stop_at_start") raise(SIGSTOP);
     Send(WorkerHello{script_ == "foreign" ? "another build" : std::string(kBuildId), getpid()});
     // Tells a test that the hello is on its way, in a file that it names.
     if (const char* told = getenv("TINY_KNN_TOLD")) close(creat(told, 0600));
@@ -110,6 +133,11 @@ class ScriptedWorker {
       while (true) pause();
     }
     if (script_ == "surroundings") ReportSurroundings(run.job);
+    if (script_ == "identity") {
+      ReportSurroundings(run.job);
+      ReportIdentity(run.job);
+    }
+    if (script_ == "tells_pid") Send(WorkerLog{run.job, fmt::format("{}", getpid())});
     if (script_ == "wrong_job") {
       Send(WorkerProgress{run.job + 1, 1, 2});
       Send(Finished(run.job + 1, "ok", ""));
@@ -133,4 +161,6 @@ class ScriptedWorker {
 }  // namespace tiny_knn
 
 // argv: worker --device SCRIPT
-int main(int argc, char** argv) { return tiny_knn::ScriptedWorker(argc > 3 ? argv[3] : "").Run(); }
+int main(int argc, char** argv) {
+  return tiny_knn::ScriptedWorker(tiny_knn::ReadScript(argc > 3 ? argv[3] : "")).Run();
+}

@@ -1,9 +1,9 @@
 #include "daemon/supervisor/worker_process.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -18,9 +18,12 @@
 #include <utility>
 
 #include "boost/asio/buffer.hpp"
+#include "boost/asio/post.hpp"
 #include "boost/asio/write.hpp"
 #include "boost/system/error_code.hpp"
 #include "core/io/errno_status.h"
+#include "daemon/supervisor/worker_child.h"
+#include "daemon/supervisor/worker_identity.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -31,11 +34,6 @@ using Clock = std::chrono::steady_clock;
 
 // Between the end of the socket and that of the process, in either order.
 constexpr std::chrono::seconds kEndTogether(5);
-constexpr int kWorkerSocket = 3;  // WorkerOptions::socket
-constexpr int kWorkerBinary = 4;
-// A worker is the one to go when memory ends: its job fails alone.
-constexpr std::string_view kOomScore = "500";
-
 constexpr std::array<std::string_view, 6> kPassedOn = {
     "LD_LIBRARY_PATH",        "LD_PRELOAD",
     "CUDA_VISIBLE_DEVICES",   "CUDA_DEVICE_ORDER",
@@ -45,45 +43,6 @@ constexpr std::array<std::string_view, 4> kPassedOnSanitizers = {"ASAN_OPTIONS",
                                                                  "TSAN_OPTIONS", "UBSAN_OPTIONS"};
 constexpr std::string_view kOwnPrefix = "TINY_KNN_";
 
-// What the child needs after fork, where only async-signal-safe calls are allowed: no allocation.
-struct ChildPlan {
-  int socket;
-  int binary;
-  pid_t parent;
-  char* const* arguments;
-  char* const* environment;
-};
-
-[[noreturn]] void ExecWorker(const ChildPlan& plan) {
-  setsid();  // no Ctrl-C of the terminal that the supervisor stands on
-  // Before any is let through: the supervisor's handlers would tell the supervisor.
-  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGCHLD}) signal(number, SIG_DFL);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-
-  // Above all that is about to be overwritten first.
-  const int socket = fcntl(plan.socket, F_DUPFD, 16);
-  const int binary = fcntl(plan.binary, F_DUPFD, 16);
-  const int null = open("/dev/null", O_RDWR);
-  if (socket < 0 || binary < 0 || null < 0) _exit(126);
-  for (int standard : {0, 1, 2}) {
-    if (dup2(null, standard) < 0) _exit(126);
-  }
-  if (dup2(socket, kWorkerSocket) < 0 || dup3(binary, kWorkerBinary, O_CLOEXEC) < 0) _exit(126);
-  // Not all of ours are close-on-exec (the event loop's are not).
-  if (close_range(kWorkerBinary + 1, ~0u, 0) != 0 || chdir("/") != 0) _exit(126);
-  const int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-  if (score >= 0) {
-    // Where that is not allowed, the kernel chooses by size, which is the worker's too.
-    if (write(score, kOomScore.data(), kOomScore.size()) < 0) errno = 0;
-    close(score);
-  }
-  if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != plan.parent) _exit(126);
-  fexecve(kWorkerBinary, plan.arguments, plan.environment);
-  _exit(127);
-}
-
 std::vector<char*> Pointers(std::vector<std::string>& strings) {
   std::vector<char*> pointers;
   for (std::string& text : strings) pointers.push_back(text.data());
@@ -92,17 +51,30 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
 }
 
 std::string DescribeEnd(const siginfo_t& end) {
-  if (end.si_code == CLD_EXITED) {
-    if (end.si_status == 126 || end.si_status == 127) {
-      return fmt::format("could not be started (exit code {})", end.si_status);
-    }
-    return fmt::format("ended with exit code {}", end.si_status);
-  }
+  if (end.si_code == CLD_EXITED) return fmt::format("ended with exit code {}", end.si_status);
   const char* hint = "";
   if (end.si_status == SIGKILL) hint = "; perhaps the machine ran out of memory";
   if (end.si_status == SIGBUS) hint = "; perhaps a file was truncated or a disk failed";
   return fmt::format("was killed by signal {} ({}){}", end.si_status, strsignal(end.si_status),
                      hint);
+}
+
+WorkerEnd DescribeFailure(const IdentityFailure& failure, std::optional<uid_t> user) {
+  const std::string what = failure.error == 0
+                               ? std::string(failure.step)
+                               : fmt::format("{}: {}", failure.step, std::strerror(failure.error));
+  const int64_t uid = user ? int64_t{*user} : -1;
+  switch (failure.code) {
+    case kExitNoSuchUser:
+      return {WorkerEnd::Kind::kNoSuchUser,
+              fmt::format("has no user to run as: this machine knows no user {}", uid)};
+    case kExitNotTheUser:
+      return {WorkerEnd::Kind::kNotTheUser,
+              fmt::format("could not become user {} ({})", uid, what)};
+    default:
+      return {WorkerEnd::Kind::kNotStarted,
+              fmt::format("could not be started (exit code {}; {})", failure.code, what)};
+  }
 }
 
 }  // namespace
@@ -134,9 +106,10 @@ std::vector<std::string> WorkerEnvironment(char** environment) {
   return passed;
 }
 
-absl::StatusOr<std::shared_ptr<WorkerProcess>> WorkerProcess::Start(
-    boost::asio::io_context& loop, const WorkerBinary& binary, const std::string& device,
-    const std::vector<std::string>& environment, Callbacks callbacks) {
+absl::StatusOr<std::shared_ptr<WorkerProcess>> WorkerProcess::Start(boost::asio::io_context& loop,
+                                                                    const WorkerBinary& binary,
+                                                                    const WorkerStart& start,
+                                                                    Callbacks callbacks) {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
     return absl::UnavailableError(
@@ -146,12 +119,20 @@ absl::StatusOr<std::shared_ptr<WorkerProcess>> WorkerProcess::Start(
   UniqueFd theirs(ends[1]);
   // The worker's end blocks: it has a thread for it.
   fcntl(theirs.get(), F_SETFL, fcntl(theirs.get(), F_GETFL) & ~O_NONBLOCK);
+  int failure_ends[2];
+  if (pipe2(failure_ends, O_CLOEXEC | O_NONBLOCK) != 0) {
+    return absl::UnavailableError(
+        fmt::format("cannot make a pipe for a worker: {}", std::strerror(errno)));
+  }
+  UniqueFd failure(failure_ends[0]);
+  const UniqueFd their_failure(failure_ends[1]);
 
-  std::vector<std::string> arguments = {binary.path, "worker", "--device", device};
-  std::vector<std::string> variables = environment;
+  std::vector<std::string> arguments = {binary.path, "worker", "--device", start.device};
+  std::vector<std::string> variables = start.environment;
   const std::vector<char*> argv = Pointers(arguments);
   const std::vector<char*> envp = Pointers(variables);
-  const ChildPlan plan{theirs.get(), binary.file.get(), getpid(), argv.data(), envp.data()};
+  const ChildPlan plan{start.user, theirs.get(), binary.file.get(), their_failure.get(),
+                       getpid(),   argv.data(),  envp.data()};
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
@@ -177,26 +158,35 @@ absl::StatusOr<std::shared_ptr<WorkerProcess>> WorkerProcess::Start(
     waitpid(pid, nullptr, 0);
     return absl::UnavailableError("cannot watch a worker process; too many open files?");
   }
-  std::shared_ptr<WorkerProcess> worker(
-      new WorkerProcess(loop, pid, std::move(process), std::move(socket), std::move(callbacks)));
+  std::shared_ptr<WorkerProcess> worker(new WorkerProcess(loop, start, pid, std::move(process),
+                                                          std::move(failure), std::move(socket),
+                                                          std::move(callbacks)));
   worker->WatchExit();
   worker->Read();
   return worker;
 }
 
-WorkerProcess::WorkerProcess(boost::asio::io_context& loop, pid_t pid, UniqueFd process,
-                             Socket socket, Callbacks callbacks)
+WorkerProcess::WorkerProcess(boost::asio::io_context& loop, const WorkerStart& start, pid_t pid,
+                             UniqueFd process, UniqueFd failure, Socket socket, Callbacks callbacks)
     : pid_(pid),
       socket_(std::move(socket)),
       process_(loop, process.Release()),
+      failure_(std::move(failure)),
       timer_(loop),
+      dying_timer_(loop),
+      user_(start.user),
+      dying_(start.dying),
+      kill_(start.kill),
       callbacks_(std::move(callbacks)),
       last_heard_(Clock::now()) {}
 
 WorkerProcess::~WorkerProcess() {
   if (exited_) return;
   kill(pid_, SIGKILL);
-  waitpid(pid_, nullptr, 0);
+  // Not for ever: it may hang in the kernel.
+  pollfd ended = {.fd = process_.native_handle(), .events = POLLIN, .revents = 0};
+  if (!left_behind_) poll(&ended, 1, static_cast<int>(dying_.count()));
+  waitpid(pid_, nullptr, WNOHANG);
 }
 
 std::chrono::steady_clock::duration WorkerProcess::silence() const {
@@ -232,7 +222,7 @@ void WorkerProcess::Read() {
   socket_.async_read_some(
       boost::asio::buffer(incoming_),
       [self = shared_from_this()](const error_code& error, size_t size) {
-        if (error || self->socket_over_) return self->OnSocketEnd();
+        if (error || self->socket_over_ || self->discarded_) return self->OnSocketEnd();
         self->last_heard_ = Clock::now();
         const absl::Status fed = self->decoder_.Feed({self->incoming_.data(), size});
         while (std::optional<std::string> line = self->decoder_.Next()) {
@@ -243,6 +233,7 @@ void WorkerProcess::Read() {
             return self->OnSocketEnd();
           }
           self->callbacks_.on_message(*std::move(message));
+          if (self->discarded_) return self->OnSocketEnd();
         }
         if (!fed.ok()) {
           self->Kill("sent a line longer than 1 MiB and was killed");
@@ -254,8 +245,32 @@ void WorkerProcess::Read() {
 
 void WorkerProcess::Kill(const std::string& why) {
   if (exited_) return;
-  if (why_.empty()) why_ = why;
-  kill(pid_, SIGKILL);  // not reaped yet, so the pid is still its own
+  if (end_.why.empty()) end_.why = why;
+  SendKill();
+}
+
+void WorkerProcess::Discard(const std::string& why) {
+  discarded_ = true;
+  Kill(why);
+  boost::asio::post(socket_.get_executor(), [self = shared_from_this()] { self->OnSocketEnd(); });
+}
+
+void WorkerProcess::SendKill() {
+  kill_ ? kill_(pid_) : void(kill(pid_, SIGKILL));  // not reaped yet, so the pid is still its own
+  if (std::exchange(killed_, true)) return;
+  dying_timer_.expires_after(dying_);
+  dying_timer_.async_wait([self = shared_from_this()](const error_code& error) {
+    if (!error && !self->exited_) self->LeaveBehind();
+  });
+}
+
+// It is reaped when it ends after all: WatchExit goes on.
+void WorkerProcess::LeaveBehind() {
+  left_behind_ = true;
+  if (!end_.why.empty()) end_.why += "; ";
+  end_.why += fmt::format("it cannot be killed and was left behind (pid {})", pid_);
+  OnSocketEnd();
+  ReportIfOver();
 }
 
 void WorkerProcess::Finish() {
@@ -273,7 +288,7 @@ void WorkerProcess::OnSocketEnd() {
   socket_over_ = true;
   error_code ignored;
   socket_.close(ignored);
-  if (!exited_) {
+  if (!exited_ && !killed_) {
     timer_.expires_after(kEndTogether);
     timer_.async_wait([self = shared_from_this()](const error_code& error) {
       if (!error) self->Kill("closed its socket without ending");
@@ -295,7 +310,13 @@ void WorkerProcess::OnExit() {
     if (errno == EINTR) return WatchExit();
   }
   exited_ = true;
-  if (why_.empty()) why_ = DescribeEnd(end);
+  dying_timer_.cancel();
+  IdentityFailure failure;
+  if (read(failure_.get(), &failure, sizeof(failure)) == sizeof(failure)) {
+    end_ = DescribeFailure(failure, user_);
+  } else if (end_.why.empty()) {
+    end_.why = DescribeEnd(end);
+  }
   error_code ignored;
   process_.close(ignored);
   if (!socket_over_) {
@@ -310,10 +331,10 @@ void WorkerProcess::OnExit() {
 }
 
 void WorkerProcess::ReportIfOver() {
-  if (!socket_over_ || !exited_ || reported_) return;
+  if (!socket_over_ || !(exited_ || left_behind_) || reported_) return;
   reported_ = true;
   timer_.cancel();
-  callbacks_.on_exit(why_);
+  callbacks_.on_exit(end_);
   callbacks_ = {};
 }
 
