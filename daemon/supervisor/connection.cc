@@ -14,6 +14,8 @@ using boost::system::error_code;
 
 // Events are encoded when there is room for them, so many bytes at a time.
 constexpr size_t kEventBatchBytes = size_t{64} << 10;
+// That an entry of a set takes.
+constexpr size_t kEntryBytes = 48;
 // For the peer to take the last words.
 constexpr std::chrono::seconds kLinger(1);
 
@@ -62,7 +64,18 @@ void Connection::OnRead(size_t size) {
     return SendLast({0, ErrorReply{ErrorCode::kBadRequest, std::string(fed.message())}});
   }
   HandleLines();
+  TellBuffered();
   Read();
+}
+
+void Connection::TellBuffered() {
+  const size_t held = closed_ ? 0
+                              : decoder_.pending_bytes() + outgoing_.size() + next_.size() +
+                                    (wanted_.size() + changed_.size()) * kEntryBytes;
+  const int64_t more = static_cast<int64_t>(held) - told_bytes_;
+  if (more == 0) return;
+  told_bytes_ += more;
+  handler_.OnBuffered(shared_from_this(), more);
 }
 
 void Connection::HandleLines() {
@@ -88,6 +101,7 @@ void Connection::Send(const Reply& reply) {
   next_ += EncodeReply(reply);
   next_ += '\n';
   Write();
+  TellBuffered();
 }
 
 void Connection::SendLast(const Reply& reply) {
@@ -133,6 +147,7 @@ void Connection::Subscribe(const std::vector<int64_t>& jobs, const std::vector<i
   changed_ = {first.begin(), first.end()};
   changes_ += static_cast<int64_t>(changed_.size());
   Write();
+  TellBuffered();
 }
 
 void Connection::MarkChanged(int64_t job) {
@@ -141,6 +156,7 @@ void Connection::MarkChanged(int64_t job) {
   changed_.insert(job);
   ++changes_;
   Write();
+  TellBuffered();
 }
 
 void Connection::FillWithEvents() {
@@ -184,6 +200,7 @@ void Connection::Write() {
                              self->sent_ += size;
                              self->stall_timer_.cancel();
                              self->Write();
+                             self->TellBuffered();
                              if (self->last_words_) {
                                if (!self->writing_) {
                                  error_code ignored;
@@ -204,6 +221,7 @@ void Connection::Close() {
   hello_timer_.cancel();
   stall_timer_.cancel();
   changed_.clear();
+  TellBuffered();
   handler_.OnClosed(shared_from_this());
 }
 

@@ -32,6 +32,9 @@ class ConnectionHandler {
   virtual void OnRequest(const std::shared_ptr<Connection>& connection, Request request) = 0;
   // The event that says how the job is now, as a line; nothing when there is no such job any more.
   virtual std::optional<std::string> EventFor(int64_t job, int64_t sequence) = 0;
+  // So many bytes more (or, negative, fewer) are held of what the peer has sent or not taken. All
+  // together are 0 when the connection is over.
+  virtual void OnBuffered(const std::shared_ptr<Connection>& connection, int64_t more) = 0;
   // Once, when the connection is over. It is not used again.
   virtual void OnClosed(const std::shared_ptr<Connection>& connection) = 0;
 };
@@ -92,6 +95,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void FillWithEvents();
   void Drain();  // reads and forgets, so that the last words are not lost with the connection
   void ArmStallTimer();
+  void TellBuffered();
   size_t pending_bytes() const { return outgoing_.size() - sent_ + next_.size(); }
 
   Socket socket_;
@@ -113,6 +117,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool subscribed_ = false;
   int unanswered_ = 0;
   int waits_ = 0;
+  int64_t told_bytes_ = 0;     // of OnBuffered
   std::set<int64_t> wanted_;   // jobs subscribed to; empty: all
   std::set<int64_t> changed_;  // jobs that the peer has not heard about
   int64_t changes_ = 0;        // that concerned the peer, coalesced or not: what numbers its events

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -36,12 +37,18 @@ class Handler : public ConnectionHandler {
     view.reason = std::string(event_bytes, 'x');
     return EncodeEvent({sequence, view});
   }
+  void OnBuffered(const std::shared_ptr<Connection>&, int64_t more) override {
+    buffered += more;
+    most_buffered = std::max(most_buffered, buffered);
+  }
   void OnClosed(const std::shared_ptr<Connection>&) override { ++closed; }
 
   int requests = 0;
   int closed = 0;
   bool hold_back = false;
   int64_t gone = 0;
+  int64_t buffered = 0;
+  int64_t most_buffered = 0;
   size_t event_bytes = 1;
   std::map<int64_t, int> events;
 };
@@ -245,6 +252,46 @@ TEST_F(ConnectionTest, ASubscriberThatNeverReadsIsDropped) {
     connection_->MarkChanged(++job % 1000);
     return handler_.closed == 1;
   });
+}
+
+TEST_F(ConnectionTest, WhatIsHeldForAPeerIsToldAndForgottenWithIt) {
+  connection_->Start();
+  Hello();
+  Until([&] { return Hear().find('\n') != std::string::npos; });
+  Settle();
+  const int64_t greeted = handler_.buffered;  // the last reply's buffer
+  EXPECT_LT(greeted, 1000);
+  Say(std::string(10000, 'x'));  // half a line
+  Until([&] { return handler_.buffered == greeted + 10000; });
+  connection_->Subscribe({1, 2, 3}, {});
+  EXPECT_GT(handler_.buffered, greeted + 10000);
+  EXPECT_LT(handler_.buffered, greeted + 11000);
+  for (int64_t id = 1; id <= 4; ++id)
+    connection_->Send({id, LogReply{std::string(256 << 10, 'x')}});
+  Settle();
+  EXPECT_GT(handler_.buffered, 1 << 19);  // more than the socket takes
+  EXPECT_EQ(handler_.closed, 0);
+  connection_->Close();
+  Settle();
+  EXPECT_EQ(handler_.buffered, 0);
+  EXPECT_EQ(handler_.closed, 1);
+}
+
+TEST_F(ConnectionTest, WhatThePeerHasTakenIsHeldNoMore) {
+  connection_->Start();
+  Hello();
+  Settle();
+  for (int64_t id = 1; id <= 4; ++id)
+    connection_->Send({id, LogReply{std::string(256 << 10, 'x')}});
+  Until([&] {
+    Settle();
+    const std::string heard = Hear();
+    return std::count(heard.begin(), heard.end(), '\n') == 5;
+  });
+  Settle();
+  EXPECT_LT(handler_.buffered, handler_.most_buffered - (256 << 10));
+  EXPECT_GE(handler_.buffered, 0);
+  EXPECT_GT(handler_.most_buffered, 1 << 19);
 }
 
 TEST_F(ConnectionTest, OnlyTheJobsSubscribedToAreTold) {

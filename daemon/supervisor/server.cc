@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <variant>
 
@@ -31,14 +32,17 @@ bool IsFinishedJob(const Job* job) { return job == nullptr || IsFinished(job->st
 }  // namespace
 
 Server::Server(boost::asio::io_context& loop, int socket, const SupervisorOptions& options,
-               Dispatcher& dispatcher, const Limits& limits)
+               Dispatcher& dispatcher, const Limits& limits, const Identity& identity)
     : loop_(loop),
       acceptor_(loop, stream_protocol(), socket),
       accept_timer_(loop),
       options_(options),
+      identity_(identity),
+      authority_(identity.daemon, options.group, options.admin_group),
       dispatcher_(dispatcher),
       views_(dispatcher),
-      limits_(limits) {}
+      limits_(limits),
+      waits_(limits.ids_waited_for) {}
 
 void Server::Start() { Accept(); }
 
@@ -58,53 +62,76 @@ void Server::Accept() {
   });
 }
 
+int64_t Server::MostConnectionsOf(Role role) const {
+  switch (role) {
+    case Role::kStranger:
+      return 0;
+    case Role::kUser:
+      return std::min(limits_.connections_per_user, limits_.connections_per_uid);
+    case Role::kAdmin:
+    case Role::kKeeper:
+    case Role::kRoot:
+      break;
+  }
+  return limits_.connections_per_uid;
+}
+
 void Server::Take(Connection::Socket socket) {
-  const absl::StatusOr<Peer> peer = PeerOf(socket.native_handle());
+  const absl::StatusOr<Peer> peer = identity_.peer_of(socket.native_handle());
   if (!peer.ok()) {
     spdlog::warn("refused a connection: {}", std::string(peer.status().message()));
     return;
   }
-  const auto known = connections_by_uid_.find(peer->uid);
-  const int64_t before = known == connections_by_uid_.end() ? 0 : known->second;
+  const Role role = authority_.RoleOf(*peer);
+  const int64_t most_of_uid = MostConnectionsOf(role);
+  const bool keeps_places = identity_.daemon == 0 && role != Role::kRoot;
+  const int64_t most =
+      limits_.connections -
+      (keeps_places ? std::min(limits_.connections_kept_for_root, limits_.connections / 4) : 0);
+  const auto known = users_.find(peer->uid);
+  const int64_t of_uid = known == users_.end() ? 0 : known->second.connections;
   const int64_t connections = static_cast<int64_t>(connections_.size());
   // Being told why takes a descriptor for a moment, and those are counted too.
-  if (before >= limits_.connections_per_uid + kRefusedAtOnce ||
-      connections >= limits_.connections + kRefusedAtOnce) {
-    return;
-  }
+  if (of_uid >= most_of_uid + kRefusedAtOnce || connections >= most + kRefusedAtOnce) return;
   const Link link =
       std::make_shared<Connection>(std::move(socket), *peer, *this, limits_.connection);
   connections_.insert(link);
-  int64_t& of_uid = connections_by_uid_[peer->uid];
-  ++of_uid;
-  if (peer->uid != geteuid() && peer->uid != 0) {
-    return link->SendLast(
-        {0, ErrorReply{ErrorCode::kNotAllowed,
-                       fmt::format("this daemon serves user {} only; start your own with 'tiny-knn "
-                                   "daemon --background'",
-                                   geteuid())}});
-  }
-  if (of_uid > limits_.connections_per_uid ||
-      static_cast<int64_t>(connections_.size()) > limits_.connections) {
+  ++users_[peer->uid].connections;
+  if (auto error = authority_.CheckConnection(*peer)) return link->SendLast({0, *error});
+  if (of_uid >= most_of_uid) {
     return link->SendLast(
         {0, ErrorReply{ErrorCode::kTooManyConnections,
                        fmt::format("{} connections are open, and no more than {} a user are "
                                    "allowed; close some",
-                                   of_uid - 1, limits_.connections_per_uid)}});
+                                   of_uid, most_of_uid)}});
+  }
+  if (connections >= most) {
+    return link->SendLast(
+        {0, ErrorReply{ErrorCode::kTooManyConnections,
+                       fmt::format("{} connections of all users are open, as many as are allowed; "
+                                   "try again when some are closed",
+                                   connections)}});
   }
   link->Start();
+}
+
+void Server::OnBuffered(const Link& link, int64_t more) {
+  const auto user = users_.find(link->peer().uid);
+  if (user == users_.end()) return;
+  user->second.buffered_bytes += more;
+  if (more <= 0 || user->second.buffered_bytes <= limits_.buffered_bytes) return;
+  spdlog::info("user {} does not take what was asked for: {} bytes wait; closing a connection",
+               user->first, user->second.buffered_bytes);
+  // Not from within what the connection is doing.
+  boost::asio::post(loop_, [link] { link->Close(); });
 }
 
 void Server::OnClosed(const Link& link) {
   connections_.erase(link);
   subscribers_.erase(link);
-  const auto of_uid = connections_by_uid_.find(link->peer().uid);
-  if (of_uid != connections_by_uid_.end() && --of_uid->second == 0) {
-    connections_by_uid_.erase(of_uid);
-  }
-  for (auto wait = waits_.begin(); wait != waits_.end();) {
-    wait = wait->second->connection == link ? waits_.erase(wait) : std::next(wait);
-  }
+  waits_.Forget(link);
+  const auto user = users_.find(link->peer().uid);
+  if (user != users_.end() && --user->second.connections == 0) users_.erase(user);
   if (closing_ && connections_.empty()) boost::asio::post(loop_, when_closed_);
 }
 
@@ -121,24 +148,27 @@ void Server::Close(std::function<void()> then) {
   if (connections_.empty()) boost::asio::post(loop_, when_closed_);
 }
 
-bool Server::Owns(const Peer& peer, const Job& job) const {
-  return peer.uid == 0 || static_cast<int64_t>(peer.uid) == job.uid;
-}
-
-bool Server::MayRuleDaemon(const Peer& peer) const {
-  return peer.uid == 0 || peer.uid == geteuid();
-}
-
-std::optional<ErrorReply> Server::CheckJobs(const Peer& peer,
+std::optional<ErrorReply> Server::CheckJobs(const Peer& peer, const RequestBody& request,
                                             const std::vector<int64_t>& jobs) const {
   for (int64_t id : jobs) {
     const Job* job = dispatcher_.queue().Find(id);
-    if (job == nullptr || !Owns(peer, *job)) {
+    if (job == nullptr || !authority_.MayName(peer, request, job->uid)) {
       return ErrorReply{ErrorCode::kUnknownJob,
                         fmt::format("there is no job {}; 'tiny-knn status --all' lists them", id)};
     }
   }
   return std::nullopt;
+}
+
+std::vector<JobView> Server::ViewsFor(const Peer& peer, const RequestBody& request,
+                                      const std::vector<int64_t>& jobs) const {
+  std::vector<JobView> seen;
+  for (JobView& view : views_.Describe(jobs)) {
+    const Sight sight = authority_.SightOf(peer, request, view.uid);
+    if (sight == Sight::kWhole) seen.push_back(std::move(view));
+    if (sight == Sight::kRedacted) seen.push_back(RedactedView(view));
+  }
+  return seen;
 }
 
 void Server::OnJobChanged(int64_t job) {
@@ -155,25 +185,12 @@ std::optional<std::string> Server::EventFor(int64_t job, int64_t sequence) {
   return EncodeEvent({sequence, *std::move(view)});
 }
 
-bool Server::AllFinished(const std::vector<int64_t>& jobs) const {
-  return std::all_of(jobs.begin(), jobs.end(),
-                     [&](int64_t id) { return IsFinishedJob(dispatcher_.queue().Find(id)); });
-}
-
 void Server::AnswerWaits(int64_t job) {
-  const auto [begin, end] = waits_.equal_range(job);
-  std::vector<std::shared_ptr<Wait>> over;
-  for (auto wait = begin; wait != end; ++wait) {
-    // One that names the job twice is there twice, side by side.
-    if (!over.empty() && over.back() == wait->second) continue;
-    if (AllFinished(wait->second->jobs)) over.push_back(wait->second);
-  }
-  for (const std::shared_ptr<Wait>& wait : over) {
-    for (auto entry = waits_.begin(); entry != waits_.end();) {
-      entry = entry->second == wait ? waits_.erase(entry) : std::next(entry);
-    }
-    wait->connection->EndWait();
-    wait->connection->Send({wait->request, JobsReply{views_.Describe(wait->jobs), false}});
+  for (const Waits::Wait& wait : waits_.Finish(job)) {
+    wait.connection->EndWait();
+    wait.connection->Send(
+        {wait.request,
+         JobsReply{ViewsFor(wait.connection->peer(), WaitRequest{}, wait.jobs), false}});
   }
 }
 
@@ -185,6 +202,9 @@ void Server::OnRequest(const Link& link, Request request) {
                                             "a connection",
                                             RequestName(request.body))}});
   }
+  if (auto error = authority_.CheckRequest(link->peer(), request.body)) {
+    return link->Send({request.id, *error});
+  }
   std::visit([&](const auto& body) { Handle(link, request.id, body); }, request.body);
 }
 
@@ -194,9 +214,10 @@ void Server::ReplyWhenWritten(const Link& link, int64_t id, std::function<ReplyB
   });
 }
 
-void Server::ReplyWithJobs(const Link& link, int64_t id, std::vector<int64_t> jobs) {
-  ReplyWhenWritten(link, id, [this, jobs = std::move(jobs)]() -> ReplyBody {
-    return JobsReply{views_.Describe(jobs), false};
+void Server::ReplyWithJobs(const Link& link, int64_t id, const RequestBody& request,
+                           std::vector<int64_t> jobs) {
+  ReplyWhenWritten(link, id, [this, link, request, jobs = std::move(jobs)]() -> ReplyBody {
+    return JobsReply{ViewsFor(link->peer(), request, jobs), false};
   });
 }
 
@@ -211,17 +232,12 @@ void Server::Handle(const Link& link, int64_t id, const HelloRequest& request) {
   }
   link->set_greeted();
   link->Send({id, HelloReply{std::min(kGreatestProtocol, request.greatest_protocol),
-                             {"events", "keys", "logs"},
+                             {"events", "everyone", "keys", "logs"},
                              std::string(kBuildId),
-                             static_cast<int64_t>(geteuid())}});
+                             static_cast<int64_t>(identity_.daemon)}});
 }
 
 void Server::Handle(const Link& link, int64_t id, const SubmitRequest& request) {
-  if (link->peer().uid != geteuid()) {
-    return link->Send(
-        {id, ErrorReply{ErrorCode::kNotAllowed,
-                        fmt::format("this daemon runs jobs as user {} only", geteuid())}});
-  }
   const int64_t uid = static_cast<int64_t>(link->peer().uid);
   std::variant<JobQueue::Submitted, ErrorReply> submitted = dispatcher_.Submit(uid, request);
   if (auto* error = std::get_if<ErrorReply>(&submitted)) return link->Send({id, std::move(*error)});
@@ -241,8 +257,8 @@ void Server::Handle(const Link& link, int64_t id, const SubmitRequest& request) 
 }
 
 void Server::Handle(const Link& link, int64_t id, const StatusRequest& request) {
-  if (auto error = CheckJobs(link->peer(), request.jobs)) return link->Send({id, *error});
-  ReplyWithJobs(link, id, request.jobs);
+  if (auto error = CheckJobs(link->peer(), request, request.jobs)) return link->Send({id, *error});
+  ReplyWithJobs(link, id, request, request.jobs);
 }
 
 void Server::Handle(const Link& link, int64_t id, const ListRequest& request) {
@@ -251,7 +267,7 @@ void Server::Handle(const Link& link, int64_t id, const ListRequest& request) {
     bool more = false;
     const auto& all = dispatcher_.queue().jobs();
     for (auto job = all.upper_bound(request.after_job); job != all.end(); ++job) {
-      if (!Owns(link->peer(), job->second)) continue;
+      if (authority_.SightOf(link->peer(), request, job->second.uid) == Sight::kNothing) continue;
       if (!request.finished && IsFinished(job->second.state)) continue;
       if (static_cast<int64_t>(jobs.size()) == request.limit) {
         more = true;
@@ -259,26 +275,33 @@ void Server::Handle(const Link& link, int64_t id, const ListRequest& request) {
       }
       jobs.push_back(job->first);
     }
-    return JobsReply{views_.Describe(jobs), more};
+    return JobsReply{ViewsFor(link->peer(), request, jobs), more};
   });
 }
 
 void Server::Handle(const Link& link, int64_t id, const WaitRequest& request) {
-  if (auto error = CheckJobs(link->peer(), request.jobs)) return link->Send({id, *error});
-  if (AllFinished(request.jobs)) return ReplyWithJobs(link, id, request.jobs);
+  if (auto error = CheckJobs(link->peer(), request, request.jobs)) return link->Send({id, *error});
+  std::vector<int64_t> unfinished;
+  std::copy_if(request.jobs.begin(), request.jobs.end(), std::back_inserter(unfinished),
+               [this](int64_t job) { return !IsFinishedJob(dispatcher_.queue().Find(job)); });
+  if (unfinished.empty()) return ReplyWithJobs(link, id, request, request.jobs);
+  const uid_t uid = link->peer().uid;
+  if (!waits_.HasRoom(uid, std::ssize(request.jobs))) {
+    return link->Send({id, ErrorReply{ErrorCode::kTooManyJobs,
+                                      fmt::format("at most {} jobs may be waited for by one user "
+                                                  "at once; subscribe to all instead",
+                                                  limits_.ids_waited_for)}});
+  }
   if (!link->BeginWait()) {
     return link->Send({id, ErrorReply{ErrorCode::kBadRequest,
                                       "too many waits on one connection; wait for several jobs in "
                                       "one request"}});
   }
-  const auto wait = std::make_shared<Wait>(Wait{link, id, request.jobs});
-  for (int64_t job : request.jobs) {
-    if (!IsFinishedJob(dispatcher_.queue().Find(job))) waits_.emplace(job, wait);
-  }
+  waits_.Add({link, uid, id, request.jobs}, unfinished);
 }
 
 void Server::Handle(const Link& link, int64_t id, const SubscribeRequest& request) {
-  if (auto error = CheckJobs(link->peer(), request.jobs)) return link->Send({id, *error});
+  if (auto error = CheckJobs(link->peer(), request, request.jobs)) return link->Send({id, *error});
   dispatcher_.WhenWritten([this, link, id, request](const JobQueue::FlushResult&) {
     std::vector<int64_t> first = request.jobs;
     if (first.empty()) {
@@ -293,13 +316,15 @@ void Server::Handle(const Link& link, int64_t id, const SubscribeRequest& reques
 }
 
 void Server::Handle(const Link& link, int64_t id, const CancelRequest& request) {
-  if (auto error = CheckJobs(link->peer(), request.jobs)) return link->Send({id, *error});
+  if (auto error = CheckJobs(link->peer(), request, request.jobs)) return link->Send({id, *error});
   for (int64_t job : request.jobs) dispatcher_.Cancel(job);
-  ReplyWithJobs(link, id, request.jobs);
+  ReplyWithJobs(link, id, request, request.jobs);
 }
 
 void Server::Handle(const Link& link, int64_t id, const LogRequest& request) {
-  if (auto error = CheckJobs(link->peer(), {request.job})) return link->Send({id, *error});
+  if (auto error = CheckJobs(link->peer(), request, {request.job})) {
+    return link->Send({id, *error});
+  }
   ReplyWhenWritten(link, id, [this, request]() -> ReplyBody {
     const bool finished = IsFinishedJob(dispatcher_.queue().Find(request.job));
     absl::StatusOr<JobLogs::Piece> piece =
@@ -318,33 +343,25 @@ void Server::Handle(const Link& link, int64_t id, const CleanRequest&) {
 }
 
 void Server::Handle(const Link& link, int64_t id, const StatsRequest&) {
-  ReplyWhenWritten(link, id, [this]() -> ReplyBody { return Stats(); });
+  ReplyWhenWritten(link, id, [this, link]() -> ReplyBody { return Stats(link->peer()); });
 }
 
 void Server::Handle(const Link& link, int64_t id, const DrainRequest& request) {
-  if (!MayRuleDaemon(link->peer())) {
-    return link->Send(
-        {id, ErrorReply{ErrorCode::kNotAllowed, "only the daemon's user may drain it"}});
-  }
   dispatcher_.SetDraining(!request.undo);
   ReplyWhenWritten(link, id, [] { return EmptyReply{}; });
 }
 
 void Server::Handle(const Link& link, int64_t id, const ShutdownRequest& request) {
-  if (!MayRuleDaemon(link->peer())) {
-    return link->Send(
-        {id, ErrorReply{ErrorCode::kNotAllowed, "only the daemon's user may end it"}});
-  }
-  spdlog::info("asked to shut down{}", request.now ? " now" : "");
+  spdlog::info("user {} asked to shut down{}", link->peer().uid, request.now ? " now" : "");
   ReplyWhenWritten(link, id, [] { return EmptyReply{}; });
   dispatcher_.Stop(request.now);
 }
 
-StatsReply Server::Stats() const {
+StatsReply Server::Stats(const Peer& peer) const {
   StatsReply stats;
   stats.version = std::string(kTinyKnnVersion);
   stats.pid = getpid();
-  stats.uid = static_cast<int64_t>(geteuid());
+  stats.uid = static_cast<int64_t>(identity_.daemon);
   stats.uptime_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
   stats.device = dispatcher_.last_device().empty() ? options_.device : dispatcher_.last_device();
@@ -353,7 +370,13 @@ StatsReply Server::Stats() const {
                        : dispatcher_.runner().has_worker() ? "idle"
                                                            : "released";
   stats.max_memory_bytes = options_.max_memory_bytes;
-  stats.warm_docs = dispatcher_.runner().warm_docs();
+  if (const Job* job = running ? dispatcher_.queue().Find(*running) : nullptr) {
+    stats.running_uid = job->uid;
+  }
+  const std::optional<int64_t> worker_uid = dispatcher_.runner().worker_uid();
+  if (worker_uid && authority_.Owns(peer, *worker_uid)) {
+    stats.warm_docs = dispatcher_.runner().warm_docs();
+  }
   for (const auto& [id, job] : dispatcher_.queue().jobs()) {
     if (job.state == JobState::kQueued) {
       ++stats.queued;
