@@ -1,5 +1,6 @@
 // `tiny-knn daemon` and `tiny-knn worker`: the two processes that a daemon is made of. The first is
 // tiny-knnd, a program of its own that links no engine; the second is this one.
+#include <grp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -7,6 +8,7 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,8 +29,9 @@ usage: tiny-knn daemon [flags]
 
 Takes the jobs of 'tiny-knn submit', keeps them over crashes, and runs them one
 after the other, with the docs of the last ones kept warm in memory. Runs until
-Ctrl-C, SIGTERM or 'tiny-knn shutdown'; the queue is kept. Started by root it is
-the system's daemon, else yours alone.
+Ctrl-C, SIGTERM or 'tiny-knn shutdown'; the queue is kept. Started by root it
+serves the members of a group, each as himself, else you alone. As a service of
+systemd: tools/install --system.
 
       --background      returns when the daemon is ready; its messages go to
                         daemon.log in its folder
@@ -41,11 +44,18 @@ the system's daemon, else yours alone.
                         another one
       --max-memory S    for a search and all warm docs, such as 16G (default: 75
                         percent of what is free)
+      --max-warm-memory S
+                        of that for warm docs (default: all of it)
       --threads N       most threads of a job (default: one per CPU)
+      --max-time T      a job that runs longer fails (default: no limit)
       --idle-release T  gives memory and device back when idle for so long: 30s,
                         10m, 1h (default: 10m)
       --grace T         at the end, time for the running job before it is
                         stopped and queued again (default: 30s)
+      --group G         for root: its members may use the daemon; name or number
+                        (default: tiny-knn where there is one, else only root)
+      --admin-group G   for root: its members may also cancel jobs of others,
+                        drain and shut down (default: tiny-knn-admin if there)
   -h, --help            this page
 
 example: tiny-knn daemon --background --max-memory 16G
@@ -90,6 +100,13 @@ absl::StatusOr<std::string> FindSupervisor(const std::filesystem::path& self) {
                   (folder / kSupervisor).string()));
 }
 
+// Asked here, since the daemon itself never looks a name up: whatever answers might not come back.
+std::optional<gid_t> FindGroup(const std::string& name) {
+  const group* const found = getgrnam(name.c_str());
+  if (found == nullptr) return std::nullopt;
+  return found->gr_gid;
+}
+
 // Becomes the supervisor. Returns only what went wrong.
 absl::Status ExecSupervisor(const std::string& path, const std::vector<std::string>& arguments) {
   std::vector<std::string> words = {path};
@@ -110,7 +127,8 @@ absl::Status ExecSupervisor(const std::string& path, const std::vector<std::stri
 absl::Status DaemonVerb(const std::vector<std::string>& args, Console& console) {
   std::error_code error;
   const std::string folder = std::filesystem::current_path(error).string();
-  absl::StatusOr<DaemonStart> start = ParseDaemonFlags(args, folder);
+  absl::StatusOr<DaemonStart> start =
+      ParseDaemonFlags(args, folder, {.is_root = geteuid() == 0, .find_group = FindGroup});
   if (!start.ok()) return start.status();
   if (start->help) {
     console.Out(kDaemonHelp);

@@ -1,25 +1,22 @@
-// tiny-knnd, the supervisor's own program: flags, the log, and going to the background. `tiny-knn
-// daemon` executes it.
+// tiny-knnd, the supervisor's own program: the log, the service manager, and going to the
+// background. `tiny-knn daemon` executes it.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <optional>
+#include <memory>
 #include <string>
+#include <utility>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "core/job/machine_limits.h"
-#include "core/job/version.h"
-#include "daemon/protocol/daemon_paths.h"
-#include "daemon/supervisor/listen_socket.h"
 #include "daemon/supervisor/options.h"
+#include "daemon/supervisor/service_manager.h"
 #include "daemon/supervisor/supervisor.h"
+#include "daemon/tiny_knnd_flags.h"
 #include "fmt/format.h"
 #include "spdlog/sinks/rotating_file_sink.h"
 #include "spdlog/sinks/stdout_sinks.h"
@@ -31,64 +28,9 @@ namespace {
 constexpr size_t kLogFileBytes = size_t{4} << 20;
 constexpr size_t kLogFiles = 2;
 
-struct Flags {
-  SupervisorOptions options;
-  bool background = false;
-};
-
 void PrintError(const std::string& message) {
   const std::string line = fmt::format("tiny-knnd: error: {}\n", message);
   if (std::fputs(line.c_str(), stderr) < 0) return;
-}
-
-absl::StatusOr<Flags> ParseFlags(int argc, char** argv) {
-  Flags flags;
-  SupervisorOptions& options = flags.options;
-  int64_t idle_release = options.idle_release.count();
-  int64_t grace = options.grace.count();
-  CLI::App app("tiny-knnd: the queue's keeper; 'tiny-knn daemon --help' describes it");
-  app.set_version_flag("--version", fmt::format("tiny-knnd {}", kTinyKnnVersion));
-  app.add_option("--socket", options.socket_path);
-  app.add_option("--state-dir", options.state_folder);
-  app.add_option("--device", options.device);
-  app.add_option("--max-memory", options.max_memory_bytes)->check(CLI::PositiveNumber);
-  app.add_option("--threads", options.most_threads)->check(CLI::NonNegativeNumber);
-  app.add_option("--idle-release", idle_release)->check(CLI::Range(0, 1000000000));
-  app.add_option("--grace", grace)->check(CLI::Range(0, 1000000000));
-  app.add_option("--worker", options.worker_path)->required();
-  app.add_flag("--background", flags.background);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Error& error) {
-    if (error.get_exit_code() == 0) std::exit(app.exit(error));
-    return absl::InvalidArgumentError(
-        fmt::format("{}; 'tiny-knn daemon' is the way to start it", error.what()));
-  }
-  options.idle_release = std::chrono::seconds(idle_release);
-  options.grace = std::chrono::seconds(grace);
-
-  const bool is_root = geteuid() == 0;
-  const auto environment = [](const char* name) -> const char* { return std::getenv(name); };
-  if (options.state_folder.empty()) {
-    absl::StatusOr<std::string> folder = DefaultStateFolder(is_root, environment);
-    if (!folder.ok()) return folder.status();
-    options.state_folder = *std::move(folder);
-  }
-  if (options.socket_path.empty()) {
-    absl::StatusOr<std::string> path = DefaultSocketPath(is_root, environment);
-    if (!path.ok()) return path.status();
-    options.socket_path = *std::move(path);
-  }
-  if (!options.state_folder.starts_with('/')) {
-    return absl::InvalidArgumentError(
-        fmt::format("--state-dir {}: must begin with /", options.state_folder));
-  }
-  const absl::Status usable = CheckSocketPath(options.socket_path);
-  if (!usable.ok()) return usable;
-  if (options.max_memory_bytes == 0) {
-    options.max_memory_bytes = DefaultMemoryLimit(AvailableMemoryBytes());
-  }
-  return flags;
 }
 
 // Descriptors 0 to 2 are open, so that no file of ours becomes standard output by accident.
@@ -158,42 +100,81 @@ int AwaitReady(int pipe, pid_t child, const SupervisorOptions& options) {
   return 2;
 }
 
-absl::Status Serve(const SupervisorOptions& options, ReadyPipe& pipe) {
-  return RunSupervisor(options, [&pipe] { pipe.Ready(); });
+// Exit codes: 0 after an orderly end, 2 when it could not start, which starting it again would not
+// change, 1 when it broke.
+int ExitCode(const absl::Status& status) {
+  if (status.ok()) return 0;
+  return absl::IsInternal(status) ? 1 : 2;
 }
 
 // The daemon's part of --background.
-int ServeInBackground(const SupervisorOptions& options, ReadyPipe pipe) {
+int ServeInBackground(const SupervisorOptions& options, InheritedSocket socket, ReadyPipe pipe) {
   setsid();
   if (chdir("/") != 0) errno = 0;
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   for (int standard : {0, 1, 2}) dup2(null, standard);
   if (null > 2) close(null);
   umask(077);
-  absl::Status status = EnsurePrivateFolder(options.state_folder);
-  if (status.ok()) status = LogToFile(options.state_folder + "/daemon.log");
-  if (status.ok()) status = Serve(options, pipe);
+  SupervisorCallbacks callbacks;
+  // Not before: the log of a daemon that is there already is that one's.
+  callbacks.on_sole = [&options] { return LogToFile(options.state_folder + "/daemon.log"); };
+  callbacks.on_ready = [&pipe] { pipe.Ready(); };
+  // A service manager waits for the process that it has started, which has ended by then.
+  const absl::Status status =
+      RunSupervisor(options, {.socket = std::move(socket), .manager = {}}, callbacks);
   if (!status.ok()) {
-    spdlog::critical("{}", std::string(status.message()));
+    spdlog::critical("{}", std::string(status.message()));  // to nowhere, before on_sole
     pipe.Fail(std::string(status.message()));
   }
-  return status.ok() ? 0 : 2;
+  return ExitCode(status);
+}
+
+int ServeInForeground(const SupervisorOptions& options, ServiceLink service) {
+  SetUpLog(std::make_shared<spdlog::sinks::stderr_sink_st>());
+  SupervisorCallbacks callbacks;
+  callbacks.on_sole = [] { return absl::OkStatus(); };
+  callbacks.on_ready = [] {};
+  const absl::Status status = RunSupervisor(options, std::move(service), callbacks);
+  if (!status.ok()) PrintError(std::string(status.message()));
+  return ExitCode(status);
+}
+
+// What the service manager has for us. The socket that it passes is the one to listen on.
+absl::StatusOr<ServiceLink> TakeService(SupervisorFlags& flags, InheritedSocket socket) {
+  ServiceLink service;
+  absl::StatusOr<ServiceManager> manager = ServiceManager::FromEnvironment();
+  if (!manager.ok()) return manager.status();
+  service.manager = *std::move(manager);
+  if (socket.exists()) {
+    if (flags.names_socket && flags.options.socket_path != socket.path) {
+      return absl::InvalidArgumentError(
+          fmt::format("--socket {}: the service manager passes a socket at {}; leave --socket out",
+                      flags.options.socket_path, socket.path));
+    }
+    flags.options.socket_path = socket.path;
+  }
+  service.socket = std::move(socket);
+  return service;
 }
 
 int Main(int argc, char** argv) {
+  absl::StatusOr<InheritedSocket> socket = TakeInheritedSocket();
   OpenStandardStreams();
-  const absl::StatusOr<Flags> flags = ParseFlags(argc, argv);
+  if (!socket.ok()) {
+    PrintError(std::string(socket.status().message()));
+    return 2;
+  }
+  absl::StatusOr<SupervisorFlags> flags = ParseSupervisorFlags(argc, argv);
   if (!flags.ok()) {
     PrintError(std::string(flags.status().message()));
     return 2;
   }
-  if (!flags->background) {
-    SetUpLog(std::make_shared<spdlog::sinks::stderr_sink_st>());
-    ReadyPipe nobody(-1);
-    const absl::Status status = Serve(flags->options, nobody);
-    if (!status.ok()) PrintError(std::string(status.message()));
-    return status.ok() ? 0 : 2;
+  absl::StatusOr<ServiceLink> service = TakeService(*flags, *std::move(socket));
+  if (!service.ok()) {
+    PrintError(std::string(service.status().message()));
+    return 2;
   }
+  if (!flags->background) return ServeInForeground(flags->options, *std::move(service));
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) {
     PrintError(fmt::format("cannot make a pipe: {}", std::strerror(errno)));
@@ -206,7 +187,7 @@ int Main(int argc, char** argv) {
   }
   if (child == 0) {
     close(ends[0]);
-    return ServeInBackground(flags->options, ReadyPipe(ends[1]));
+    return ServeInBackground(flags->options, std::move(service->socket), ReadyPipe(ends[1]));
   }
   close(ends[1]);
   return AwaitReady(ends[0], child, flags->options);

@@ -13,6 +13,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -35,6 +37,60 @@ std::string HolderOf(int file) {
 constexpr int kBacklog = 128;
 constexpr int kLockTries = 20;
 constexpr std::chrono::milliseconds kLockPause(10);
+
+// Whether a socket that is bound to `path` listens. Asked of the kernel, because a connection would
+// make a service manager start its service. False where the kernel does not tell.
+bool SomebodyListens(const std::string& path) {
+  constexpr unsigned kListens = 1u << 16;  // __SO_ACCEPTCON
+  std::ifstream table("/proc/net/unix");
+  std::string line;
+  while (std::getline(table, line)) {
+    // "0000000012345678: 00000002 00000000 00010000 0001 01 20133 /run/user/1000/bus"
+    if (!line.ends_with(" " + path)) continue;
+    std::istringstream fields(line);
+    std::string slot, references, protocol;
+    unsigned flags = 0;
+    fields >> slot >> references >> protocol >> std::hex >> flags;
+    if (fields && (flags & kListens) != 0) return true;
+  }
+  return false;
+}
+
+// Whether the group's members can reach what is in the folder; parents are not looked at.
+absl::Status CheckGroupMayEnter(const std::string& folder, gid_t group) {
+  struct stat found;
+  if (stat(folder.c_str(), &found) != 0)
+    return ErrnoStatus(errno, folder, "cannot look at the folder");
+  const mode_t needed = found.st_gid == group ? S_IXGRP : S_IXOTH;
+  if ((found.st_mode & needed) != 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      fmt::format("{}: group {} cannot reach a socket in it (mode {:04o}); run: chmod 755 {}",
+                  folder, group, found.st_mode & 07777, folder));
+}
+
+// What is at `path` is removed if it is a socket that nobody listens on.
+// REQUIRES: the lock is held.
+absl::Status RemoveDeadSocket(const std::string& path) {
+  struct stat found;
+  if (lstat(path.c_str(), &found) != 0) return absl::OkStatus();
+  if (!S_ISSOCK(found.st_mode)) {
+    return absl::FailedPreconditionError(
+        fmt::format("{}: is no socket; move it away, or choose another --socket", path));
+  }
+  // No tiny-knnd listens there without the lock, but a service manager does, before it starts one.
+  // A daemon that has just died may listen for a moment longer than it holds the lock.
+  for (int i = 0; SomebodyListens(path); ++i) {
+    if (i == kLockTries) {
+      return absl::FailedPreconditionError(fmt::format(
+          "{}: another process listens there, such as systemd for tiny-knn.socket; stop "
+          "that ('systemctl stop tiny-knn.socket'), or choose another --socket",
+          path));
+    }
+    std::this_thread::sleep_for(kLockPause);
+  }
+  if (unlink(path.c_str()) != 0) return ErrnoStatus(errno, path, "cannot replace the old socket");
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -63,14 +119,16 @@ absl::StatusOr<FileLock> FileLock::Take(const std::string& path, const std::stri
   return FileLock(std::move(file));
 }
 
-absl::Status EnsurePrivateFolder(const std::string& folder) {
+absl::Status EnsurePrivateFolder(const std::string& folder, mode_t mode) {
   const std::filesystem::path path(folder);
   std::error_code error;
   std::filesystem::create_directories(path.parent_path(), error);
   if (error)
     return ErrnoStatus(error.value(), path.parent_path().string(), "cannot make the folder");
-  if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
-    return ErrnoStatus(errno, folder, "cannot make the folder");
+  if (mkdir(folder.c_str(), mode) != 0) {
+    if (errno != EEXIST) return ErrnoStatus(errno, folder, "cannot make the folder");
+  } else if (chmod(folder.c_str(), mode) != 0) {  // the umask is narrower
+    return ErrnoStatus(errno, folder, "cannot set the folder's mode");
   }
   struct stat found;
   if (stat(folder.c_str(), &found) != 0)
@@ -85,58 +143,65 @@ absl::Status EnsurePrivateFolder(const std::string& folder) {
   }
   if ((found.st_mode & 022) != 0) {
     return absl::FailedPreconditionError(
-        fmt::format("{}: others may write to it (mode {:04o}); run: chmod 700 {}", folder,
-                    found.st_mode & 07777, folder));
+        fmt::format("{}: others may write to it (mode {:04o}); run: chmod {:o} {}", folder,
+                    found.st_mode & 07777, mode, folder));
   }
   return absl::OkStatus();
 }
 
 ListenSocket::ListenSocket(std::string path, FileLock lock, UniqueFd socket)
-    : path_(std::move(path)), lock_(std::move(lock)), socket_(std::move(socket)) {
-  struct stat made;
-  if (lstat(path_.c_str(), &made) == 0) {
-    device_ = made.st_dev;
-    inode_ = made.st_ino;
-  }
-}
+    : path_(std::move(path)), lock_(std::move(lock)), socket_(std::move(socket)) {}
 
 ListenSocket::~ListenSocket() {
   struct stat now;
-  if (lstat(path_.c_str(), &now) == 0 && now.st_dev == device_ && now.st_ino == inode_) {
+  if (inode_ != 0 && lstat(path_.c_str(), &now) == 0 && now.st_dev == device_ &&
+      now.st_ino == inode_) {
     unlink(path_.c_str());
   }
 }
 
-absl::StatusOr<std::unique_ptr<ListenSocket>> ListenSocket::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<ListenSocket>> ListenSocket::Adopt(UniqueFd socket,
+                                                                  const std::string& path) {
+  absl::StatusOr<FileLock> lock = FileLock::Take(path + ".lock", path);
+  if (!lock.ok()) return lock.status();
+  return std::unique_ptr<ListenSocket>(new ListenSocket(path, *std::move(lock), std::move(socket)));
+}
+
+absl::StatusOr<std::unique_ptr<ListenSocket>> ListenSocket::Open(const std::string& path,
+                                                                 std::optional<gid_t> group) {
   absl::Status status = CheckSocketPath(path);
   if (!status.ok()) return status;
-  status = EnsurePrivateFolder(std::filesystem::path(path).parent_path().string());
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  status = EnsurePrivateFolder(folder, group ? 0755 : 0700);
+  if (status.ok() && group) status = CheckGroupMayEnter(folder, *group);
   if (!status.ok()) return status;
   absl::StatusOr<FileLock> lock = FileLock::Take(path + ".lock", path);
   if (!lock.ok()) return lock.status();
+  status = RemoveDeadSocket(path);
+  if (!status.ok()) return status;
 
-  // We hold the lock, so whatever socket is there has nobody behind it.
-  struct stat found;
-  if (lstat(path.c_str(), &found) == 0) {
-    if (!S_ISSOCK(found.st_mode)) {
-      return absl::FailedPreconditionError(
-          fmt::format("{}: is no socket; move it away, or choose another --socket", path));
-    }
-    if (unlink(path.c_str()) != 0) return ErrnoStatus(errno, path, "cannot replace the old socket");
-  }
   UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket.valid()) return ErrnoStatus(errno, path, "cannot make a socket");
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.data(), path.size());  // CheckSocketPath has counted
-  // Nobody can connect before listen, so the mode is in place in time.
+  // Nobody can connect before listen, so group and mode are in place in time.
   if (bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
     return ErrnoStatus(errno, path, "cannot bind the socket");
   }
-  if (chmod(path.c_str(), 0600) != 0)
+  if (group && lchown(path.c_str(), static_cast<uid_t>(-1), *group) != 0) {
+    return ErrnoStatus(errno, path, fmt::format("cannot give the socket to group {}", *group));
+  }
+  if (chmod(path.c_str(), group ? 0660 : 0600) != 0)
     return ErrnoStatus(errno, path, "cannot set the socket's mode");
   if (listen(socket.get(), kBacklog) != 0) return ErrnoStatus(errno, path, "cannot listen");
-  return std::unique_ptr<ListenSocket>(new ListenSocket(path, *std::move(lock), std::move(socket)));
+  std::unique_ptr<ListenSocket> made(new ListenSocket(path, *std::move(lock), std::move(socket)));
+  struct stat file;
+  if (lstat(path.c_str(), &file) == 0) {
+    made->device_ = file.st_dev;
+    made->inode_ = file.st_ino;
+  }
+  return made;
 }
 
 }  // namespace tiny_knn

@@ -125,6 +125,65 @@ TEST_F(ListenSocketTest, AFolderThatOthersMayWriteToIsRefused) {
   EXPECT_THAT(std::string(socket.status().message()), HasSubstr("chmod 700"));
 }
 
+TEST_F(ListenSocketTest, AGroupMayReachItAndNobodyElse) {
+  // Root may give it to any group, others to one of their own.
+  const gid_t group = geteuid() == 0 ? 100 : getegid();
+  const auto socket = ListenSocket::Open(path_, group);
+  ASSERT_TRUE(socket.ok()) << socket.status();
+  struct stat found;
+  ASSERT_EQ(lstat(path_.c_str(), &found), 0);
+  EXPECT_EQ(found.st_gid, group);
+  EXPECT_EQ(found.st_uid, geteuid());
+  EXPECT_EQ(Mode(path_), 0660u);
+  EXPECT_EQ(Mode(folder_ + "/run"), 0755u);
+  EXPECT_EQ(Mode(path_ + ".lock"), 0600u);
+}
+
+TEST_F(ListenSocketTest, AFolderThatTheGroupCannotEnterIsRefused) {
+  ASSERT_EQ(mkdir((folder_ + "/run").c_str(), 0700), 0);
+  const auto socket = ListenSocket::Open(path_, getegid());
+  EXPECT_TRUE(absl::IsFailedPrecondition(socket.status()));
+  EXPECT_THAT(std::string(socket.status().message()), HasSubstr("chmod 755"));
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+// A socket at `path` that listens without the lock, as a service manager's does.
+UniqueFd ListeningAt(const std::string& path) {
+  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strcpy(address.sun_path, path.c_str());
+  EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_EQ(listen(fd.get(), 8), 0);
+  return fd;
+}
+
+TEST_F(ListenSocketTest, OneThatAServiceManagerListensOnIsNotDisplaced) {
+  ASSERT_EQ(mkdir((folder_ + "/run").c_str(), 0700), 0);
+  {
+    const UniqueFd managers = ListeningAt(path_);
+    const auto socket = ListenSocket::Open(path_);
+    EXPECT_TRUE(absl::IsFailedPrecondition(socket.status()));
+    EXPECT_THAT(std::string(socket.status().message()), HasSubstr("systemctl stop"));
+    EXPECT_GE(Connect(), 0);
+  }
+  EXPECT_TRUE(ListenSocket::Open(path_).ok()) << "nobody listens any more";
+}
+
+TEST_F(ListenSocketTest, AnAdoptedOneKeepsItsFileAndModeAndHoldsTheLock) {
+  ASSERT_EQ(mkdir((folder_ + "/run").c_str(), 0700), 0);
+  UniqueFd managers = ListeningAt(path_);
+  ASSERT_EQ(chmod(path_.c_str(), 0640), 0);
+  {
+    const auto socket = ListenSocket::Adopt(UniqueFd(dup(managers.get())), path_);
+    ASSERT_TRUE(socket.ok()) << socket.status();
+    const auto second = ListenSocket::Adopt(UniqueFd(dup(managers.get())), path_);
+    EXPECT_THAT(std::string(second.status().message()), HasSubstr("in use by another tiny-knnd"));
+  }
+  EXPECT_EQ(Mode(path_), 0640u);
+  EXPECT_GE(Connect(), 0);
+}
+
 TEST_F(ListenSocketTest, PathsThatCannotBeSocketsAreRefused) {
   for (const std::string& path : {std::string("relative.sock"), folder_ + std::string(100, 'x')}) {
     EXPECT_TRUE(absl::IsInvalidArgument(ListenSocket::Open(path).status())) << path;

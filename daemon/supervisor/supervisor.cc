@@ -9,6 +9,7 @@
 #include <csignal>
 #include <exception>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "boost/asio/io_context.hpp"
@@ -22,6 +23,7 @@
 #include "daemon/supervisor/dispatcher.h"
 #include "daemon/supervisor/listen_socket.h"
 #include "daemon/supervisor/server.h"
+#include "daemon/supervisor/service_status.h"
 #include "fmt/format.h"
 #include "spdlog/spdlog.h"
 
@@ -57,26 +59,33 @@ int64_t MostConnections() {
 class Supervisor : public DispatcherListener {
  public:
   // `socket` lives as long as this, and is removed at the end.
-  Supervisor(const SupervisorOptions& options, std::unique_ptr<ListenSocket> socket,
-             WorkerBinary binary, std::unique_ptr<JobQueue> queue, JobLogs logs)
+  Supervisor(const SupervisorOptions& options, ServiceManager manager,
+             std::unique_ptr<ListenSocket> socket, WorkerBinary binary,
+             std::unique_ptr<JobQueue> queue, JobLogs logs)
       : socket_(std::move(socket)),
         dispatcher_(loop_, options, std::move(binary), WorkerEnvironment(environ), std::move(queue),
                     std::move(logs), *this),
         server_(loop_, socket_->ReleaseDescriptor(), options, dispatcher_, ServerLimits()),
+        service_(loop_, std::move(manager), [this] { return Now(); }),
         signals_(loop_, SIGTERM, SIGINT),
         farewell_(loop_) {}
 
-  void Run(const std::function<void()>& ready) {
+  void Run(const std::function<void()>& on_ready) {
     WatchSignals();
     server_.Start();
     dispatcher_.Start();
-    ready();
+    service_.Ready();
+    on_ready();
     loop_.run();
   }
 
-  void OnJobChanged(int64_t job) override { server_.OnJobChanged(job); }
+  void OnJobChanged(int64_t job) override {
+    service_.Changed();
+    server_.OnJobChanged(job);
+  }
 
   void OnStopped() override {
+    service_.Changed();
     server_.Close([this] { loop_.stop(); });
     farewell_.expires_after(kFarewell);
     farewell_.async_wait([this](const error_code&) { loop_.stop(); });
@@ -90,11 +99,19 @@ class Supervisor : public DispatcherListener {
     return limits;
   }
 
+  ServiceStatus::State Now() const {
+    return {.running = dispatcher_.runner().running_job(),
+            .waiting = dispatcher_.queue().scheduler().size(),
+            .draining = dispatcher_.draining(),
+            .stopping = dispatcher_.stopping()};
+  }
+
   void WatchSignals() {
     signals_.async_wait([this](const error_code& error, int number) {
       if (error) return;
       spdlog::info("caught signal {}: stopping{}", number, dispatcher_.stopping() ? " now" : "");
       dispatcher_.Stop(/*now=*/dispatcher_.stopping());
+      service_.Changed();
       WatchSignals();
     });
   }
@@ -103,13 +120,15 @@ class Supervisor : public DispatcherListener {
   std::unique_ptr<ListenSocket> socket_;
   Dispatcher dispatcher_;
   Server server_;
+  ServiceStatus service_;
   boost::asio::signal_set signals_;
   boost::asio::steady_timer farewell_;
 };
 
 }  // namespace
 
-absl::Status RunSupervisor(const SupervisorOptions& options, const std::function<void()>& ready) {
+absl::Status RunSupervisor(const SupervisorOptions& options, ServiceLink service,
+                           const SupervisorCallbacks& callbacks) {
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGHUP, SIG_IGN);
   // Whoever started us may have ignored it, and then nobody would hear how a worker ended.
@@ -121,10 +140,15 @@ absl::Status RunSupervisor(const SupervisorOptions& options, const std::function
   absl::StatusOr<FileLock> lock =
       FileLock::Take(options.state_folder + "/lock", options.state_folder);
   if (!lock.ok()) return lock.status();
+  absl::StatusOr<std::unique_ptr<ListenSocket>> socket =
+      service.socket.exists()
+          ? ListenSocket::Adopt(std::move(service.socket.socket), service.socket.path)
+          : ListenSocket::Open(options.socket_path, options.group);
+  if (!socket.ok()) return socket.status();
+  status = callbacks.on_sole();
+  if (!status.ok()) return status;
   absl::StatusOr<WorkerBinary> binary = OpenWorkerBinary(options.worker_path);
   if (!binary.ok()) return binary.status();
-  absl::StatusOr<std::unique_ptr<ListenSocket>> socket = ListenSocket::Open(options.socket_path);
-  if (!socket.ok()) return socket.status();
   absl::StatusOr<std::unique_ptr<Journal>> journal = Journal::Open(options.state_folder);
   if (!journal.ok()) return journal.status();
   absl::StatusOr<std::unique_ptr<JobQueue>> queue =
@@ -138,9 +162,9 @@ absl::Status RunSupervisor(const SupervisorOptions& options, const std::function
                (*queue)->jobs().size(), (*queue)->scheduler().size());
   // Exceptions of the standard library and of the event loop: nothing of ours throws.
   try {
-    Supervisor supervisor(options, *std::move(socket), *std::move(binary), *std::move(queue),
-                          *std::move(logs));
-    supervisor.Run(ready);
+    Supervisor supervisor(options, std::move(service.manager), *std::move(socket),
+                          *std::move(binary), *std::move(queue), *std::move(logs));
+    supervisor.Run(callbacks.on_ready);
   } catch (const std::exception& error) {
     spdlog::critical("ended by an exception: {}", error.what());
     return absl::InternalError(error.what());
