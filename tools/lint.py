@@ -62,13 +62,19 @@ def included(source, seen):
     return seen
 
 
-def generated_headers(files):
-    """Headers that only a build makes: clang-tidy cannot look at what includes them."""
+def missing_headers(files, flags):
+    """Headers that only a build makes and none has made: clang-tidy cannot look at what includes them.
+
+    A build's output is among the quoted include paths, below the link that a build leaves here. What such
+    a header holds is no part of a source's state: a build id is another one after every commit.
+    """
+    folders = ["", "/usr/include"]
+    folders += [value for flag, value in zip(flags, flags[1:]) if flag == "-iquote"]
     names = set()
     for data in files.values():
         names.update(_ANY_INCLUDE.findall(data.decode("utf-8", "replace")))
     return sorted(name for name in names
-                  if not os.path.isfile(name) and not os.path.isfile("/usr/include/" + name))
+                  if not any(os.path.isfile(os.path.join(folder, name)) for folder in folders))
 
 
 def tidy(source, flags):
@@ -92,9 +98,9 @@ def main():
         files = included(source, {})
         if arguments.only is not None and not set(arguments.only) & set(files):
             continue
-        generated = generated_headers(files)
-        if generated:
-            print(f"lint: {source} is left out: it includes {', '.join(generated)}, which a build makes")
+        missing = missing_headers(files, flags)
+        if missing:
+            print(f"lint: {source} is left out: it includes {', '.join(missing)}, which no build has made")
             continue
         state = hashlib.sha256(common + repr(flags).encode())
         for name in sorted(files):
