@@ -38,6 +38,14 @@ bool DeviceAllows(const std::string& granted, const std::string& wanted) {
   return DeviceName(wanted) == DeviceName(granted);
 }
 
+// A worker belongs to its user, and every user sees the last device.
+bool IsDevice(const std::string& device) {
+  return device == "cpu" || device == "cuda" ||
+         (device.starts_with("cuda:") && device.size() > 5 && device.size() <= 8 &&
+          std::all_of(device.begin() + 5, device.end(),
+                      [](char c) { return c >= '0' && c <= '9'; }));
+}
+
 }  // namespace
 
 Dispatcher::Dispatcher(boost::asio::io_context& loop, const SupervisorOptions& options,
@@ -286,7 +294,7 @@ int64_t Dispatcher::Clean(std::optional<int64_t> uid) {
 void Dispatcher::Note(int64_t job, const std::string& line) { logs_.Append(job, line); }
 
 void Dispatcher::Learn(const Job& job) {
-  if (job.ran_seconds && !job.device.empty()) {
+  if (job.ran_seconds && IsDevice(job.device)) {
     last_device_ = job.device;
     rates_.Learn(job.device, job.shape, job.docs == "warm", *job.ran_seconds);
   }

@@ -59,7 +59,7 @@ void ExecWorker(const ChildPlan& plan) {
     if (found.code != 0) Fail(kWorkerFailure, found);
   }
   if (close_range(kWorkerFailure + 1, ~0u, 0) != 0 || chdir("/") != 0) {
-    Fail(kWorkerFailure, {kExitNotSetUp, "close_range", errno});
+    Fail(kWorkerFailure, {kExitNotSetUp, "close_range or chdir", errno});
   }
   const int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   if (score >= 0) {

@@ -2,6 +2,7 @@
 
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/keyctl.h>
 #include <pwd.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
@@ -79,6 +80,13 @@ bool HasGroups(const UserIdentity& identity) {
   return Sorted(groups) == identity.groups;
 }
 
+// Whoever started the daemon may have keys in the session's keyring, which would stay within reach.
+bool LeaveKeyring() {
+  if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) >= 0) return true;
+  // Where the call is not there or not allowed, it is not for the user either.
+  return errno == ENOSYS || errno == EPERM;
+}
+
 // Any of which would be a way back, so every one has to fail.
 bool CannotReturn() {
   const auto keep = static_cast<uid_t>(-1);
@@ -129,6 +137,7 @@ IdentityFailure BecomeUser(const UserIdentity& identity) {
   if (setresgid(gid, gid, gid) != 0) return Failed("setresgid", errno);
   if (setresuid(uid, uid, uid) != 0) return Failed("setresuid", errno);
   if (!DropCapabilities()) return Failed("capset", errno);
+  if (!LeaveKeyring()) return Failed("keyctl", errno);
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return Failed("PR_SET_NO_NEW_PRIVS", errno);
 
   // What the kernel says now counts, not that every call returned 0.

@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/keyctl.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -134,6 +136,27 @@ TEST_F(BecomeUserTest, ThereIsNoWayBack) {
               return std::string(back ? "back" : "no way");
             }),
             "no way");
+}
+
+TEST_F(BecomeUserTest, KeysOfRootsSessionStayBehind) {
+  const std::string found = InChild([] {
+    constexpr char kName[] = "tiny-knn-test";
+    if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 ||
+        syscall(SYS_add_key, "user", kName, "x", 1, KEY_SPEC_SESSION_KEYRING) < 0) {
+      return std::string("no keys");
+    }
+    const auto is_there = [&] {
+      return syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, "user", kName, 0) >= 0;
+    };
+    if (!is_there()) return std::string("not even before");
+    UserIdentity identity;
+    IdentityFailure failure = LookUpUser(kGames, identity);
+    if (failure.code == 0) failure = BecomeUser(identity);
+    if (failure.code != 0) return Describe(failure);
+    return std::string(is_there() ? "still there" : "gone");
+  });
+  if (found == "no keys") GTEST_SKIP() << "keyrings are not allowed here";
+  EXPECT_EQ(found, "gone");
 }
 
 }  // namespace
