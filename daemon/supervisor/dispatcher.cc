@@ -315,8 +315,9 @@ void Dispatcher::OnEnd(int64_t id, const std::optional<JobOutcome>& outcome, dou
     ++ended_since_expire_;
     if (outcome->left_temporary) AddLeftover(*job);
     if (outcome->state == JobState::kDone) Learn(*queue_->Find(id));
-    spdlog::info("job {}: {}{}{}", id, JobStateName(outcome->state),
-                 outcome->error.empty() ? "" : ": ", outcome->error);
+    // Errors name files. Those of other users are not for whoever reads the system's messages.
+    const std::string& why = job->uid == geteuid() ? outcome->error : outcome->error_code;
+    spdlog::info("job {}: {}{}{}", id, JobStateName(outcome->state), why.empty() ? "" : ": ", why);
     Note(id, outcome->error.empty()
                  ? fmt::format("{} after {:.3f} s", JobStateName(outcome->state), ran_seconds)
                  : fmt::format("{}: {}", JobStateName(outcome->state), outcome->error));
