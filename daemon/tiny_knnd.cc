@@ -100,11 +100,11 @@ int AwaitReady(int pipe, pid_t child, const SupervisorOptions& options) {
   return 2;
 }
 
-// Exit codes: 0 after an orderly end, 2 when it could not start, which starting it again would not
-// change, 1 when it broke.
-int ExitCode(const absl::Status& status) {
+// 0 after an orderly end; 2 when it could not start, which starting it again would not change; 1
+// when it broke after that.
+int ExitCode(const absl::Status& status, bool was_ready) {
   if (status.ok()) return 0;
-  return absl::IsInternal(status) ? 1 : 2;
+  return was_ready ? 1 : 2;
 }
 
 // The daemon's part of --background.
@@ -118,7 +118,11 @@ int ServeInBackground(const SupervisorOptions& options, InheritedSocket socket, 
   SupervisorCallbacks callbacks;
   // Not before: the log of a daemon that is there already is that one's.
   callbacks.on_sole = [&options] { return LogToFile(options.state_folder + "/daemon.log"); };
-  callbacks.on_ready = [&pipe] { pipe.Ready(); };
+  bool was_ready = false;
+  callbacks.on_ready = [&] {
+    was_ready = true;
+    pipe.Ready();
+  };
   // A service manager waits for the process that it has started, which has ended by then.
   const absl::Status status =
       RunSupervisor(options, {.socket = std::move(socket), .manager = {}}, callbacks);
@@ -126,17 +130,18 @@ int ServeInBackground(const SupervisorOptions& options, InheritedSocket socket, 
     spdlog::critical("{}", std::string(status.message()));  // to nowhere, before on_sole
     pipe.Fail(std::string(status.message()));
   }
-  return ExitCode(status);
+  return ExitCode(status, was_ready);
 }
 
 int ServeInForeground(const SupervisorOptions& options, ServiceLink service) {
   SetUpLog(std::make_shared<spdlog::sinks::stderr_sink_st>());
   SupervisorCallbacks callbacks;
   callbacks.on_sole = [] { return absl::OkStatus(); };
-  callbacks.on_ready = [] {};
+  bool was_ready = false;
+  callbacks.on_ready = [&was_ready] { was_ready = true; };
   const absl::Status status = RunSupervisor(options, std::move(service), callbacks);
   if (!status.ok()) PrintError(std::string(status.message()));
-  return ExitCode(status);
+  return ExitCode(status, was_ready);
 }
 
 // What the service manager has for us. The socket that it passes is the one to listen on.

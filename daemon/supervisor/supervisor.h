@@ -24,8 +24,8 @@ struct SupervisorCallbacks {
 
 // Serves until it is told to stop: by `shutdown`, by `drain` once the queue is empty, or by SIGTERM
 // or SIGINT (the running job may finish within options.grace; a second one stops at once). Takes
-// over the process: its signals, its limit of open files. Returns OK after an orderly end; Internal
-// after an exception, which is a bug; other errors are those of starting.
+// over the process: its signals, its limit of open files. Returns OK after an orderly end; an error
+// after on_ready is Internal, an exception and so a bug; others are those of starting.
 absl::Status RunSupervisor(const SupervisorOptions& options, ServiceLink service,
                            const SupervisorCallbacks& callbacks);
 
