@@ -115,7 +115,7 @@ JobView JobViews::WithoutOrder(const Job& job) const {
   return view;
 }
 
-void JobViews::AddOrder(const Before& before, JobView& view) const {
+void JobViews::AddOrder(const Job& job, const Before& before, JobView& view) const {
   if (before.seconds && before.own_seconds) {
     view.eta_seconds = *before.seconds + *before.own_seconds;
   }
@@ -126,6 +126,8 @@ void JobViews::AddOrder(const Before& before, JobView& view) const {
     view.reason = dispatcher_.runner().trouble();
   } else if (dispatcher_.stopping()) {
     view.reason = "the daemon is stopping";
+  } else if (!dispatcher_.runner().MayStart(job.uid)) {
+    view.reason = "its user's last workers died; another one is tried soon";
   } else if (before.users.empty()) {
     view.reason = "next";
   }
@@ -173,7 +175,7 @@ std::vector<JobView> JobViews::Describe(const std::vector<int64_t>& jobs) const 
     if (job == nullptr) continue;
     views.push_back(WithoutOrder(*job));
     const auto place = before.find(id);
-    if (place != before.end()) AddOrder(place->second, views.back());
+    if (place != before.end()) AddOrder(*job, place->second, views.back());
   }
   return views;
 }

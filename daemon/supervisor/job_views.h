@@ -40,7 +40,7 @@ class JobViews {
   // Of those of `jobs` that wait.
   BeforeById Foresee(const std::vector<int64_t>& jobs) const;
   JobView WithoutOrder(const Job& job) const;
-  void AddOrder(const Before& before, JobView& view) const;
+  void AddOrder(const Job& job, const Before& before, JobView& view) const;
   // Seconds that it will run. `may_be_warm`: the worker of now will still be there.
   std::optional<double> Estimate(const Job& job, bool may_be_warm) const;
   std::optional<double> SecondsLeftOfRunning() const;

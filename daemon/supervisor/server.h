@@ -40,7 +40,7 @@ class Server : public ConnectionHandler {
     // Of one user, over all connections: ids waited for, and bytes half read or not yet taken.
     int64_t ids_waited_for = 20000;
     int64_t buffered_bytes = int64_t{64} << 20;
-    Connection::Limits connection;
+    Connection::Limits connection = {};
   };
   // Who the daemon is, and who is on the other end of a socket.
   struct Identity {
