@@ -77,7 +77,7 @@ class NoEventsTest(DaemonCliTest):
         self.start()
         self.run_ok("submit", "q.npy", "d.npy", "--wait")
         ours, theirs = pty.openpty()
-        process = self.popen("status", "--watch", stdout=theirs, variables={"TERM": "xterm"})
+        process = self.popen("status", "--watch", "--all", stdout=theirs, variables={"TERM": "xterm"})
         os.close(theirs)
         seen = b""
 
@@ -95,6 +95,37 @@ class NoEventsTest(DaemonCliTest):
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.wait(60), 0)
         os.close(ours)
+
+    def test_watching_asks_for_what_is_not_finished_and_names_whose_jobs_are_before(self):
+        def script(_, request):
+            before = 2 if request["type"] == "subscribe" else 1
+            mine = job_view(7, jobs_before=[{"uid": os.getuid(), "jobs": before}])
+            if request["type"] == "subscribe":
+                events = [job_view(3, "done", finished_at=1.0), mine]
+                events = [{"event": "job", "sequence": i + 1, "job": job} for i, job in enumerate(events)]
+                return [{"ok": True, "type": "subscribe", "sequence": 0}, *events]
+            if request["type"] == "list":
+                theirs = job_view(8, uid=4294967294, redacted=True, jobs_before=[{"uid": os.getuid(), "jobs": 2}])
+                jobs = [mine, theirs] if request["everyone"] else [mine]
+                return [{"ok": True, "type": "jobs", "more": False, "jobs": jobs}]
+            return None
+
+        daemon = self.fake(script)
+        for more in ([], ["--everyone"]):
+            with self.subTest(more=more):
+                asked = len(daemon.of_type("list"))
+                process = self.popen("status", "--watch", *more)
+                text = "".join(self.read_until(process.stdout, r"^job 7 of \S+: queued, behind 1 job of yours$"))
+                if more:
+                    text += "".join(self.read_until(process.stdout, r"^job 7 of \S+: queued, behind 2 jobs of yours$"))
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=60)
+                self.assertNotIn("job 3 ", text)  # was finished before anybody watched
+                self.assertEqual("job 8 of 4294967294: queued, behind 2 jobs of yours\n" in text, bool(more), text)
+                lists = daemon.of_type("list")[asked:]
+                self.assertTrue(lists)
+                for request in lists:
+                    self.assertEqual((request["finished"], request["everyone"]), (False, bool(more)))
 
 
 class NoAnswerTest(DaemonCliTest):

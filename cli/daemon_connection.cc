@@ -6,9 +6,11 @@
 #include <cstdlib>
 #include <limits>
 #include <thread>
+#include <utility>
 
 #include "cli/interrupt.h"
 #include "cli/values.h"
+#include "cli/waiting_reason.h"
 #include "core/job/one_line.h"
 #include "core/job/version.h"
 #include "daemon/protocol/daemon_paths.h"
@@ -93,8 +95,21 @@ const std::string& UserNames::Of(int64_t uid) {
   return entry->second;
 }
 
+std::string RunningUser(const StatsReply& stats, UserNames& users) {
+  if (!stats.running_uid || *stats.running_uid == static_cast<int64_t>(geteuid())) return "";
+  return users.Of(*stats.running_uid);
+}
+
+JobView WithReason(JobView job, UserNames& users) {
+  if (job.state == JobState::kQueued && job.reason.empty()) {
+    job.reason = BehindText(job.jobs_before, static_cast<int64_t>(geteuid()),
+                            [&users](int64_t uid) { return users.Of(uid); });
+  }
+  return job;
+}
+
 nlohmann::json JobToJson(const JobView& job, UserNames& users) {
-  nlohmann::json json = JobViewToJson(job);
+  nlohmann::json json = JobViewToJson(WithReason(job, users));
   json["user"] = users.Of(job.uid);
   return json;
 }

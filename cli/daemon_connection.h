@@ -73,7 +73,14 @@ class UserNames {
   std::map<int64_t, std::string> names_;
 };
 
-// JobViewToJson with a member "user" more.
+// Whose job runs; empty when none does, or one of our own.
+std::string RunningUser(const StatsReply& stats, UserNames& users);
+
+// The job with a reason to wait that people can read: the daemon's own if it gives one, else whose
+// jobs are before it.
+JobView WithReason(JobView job, UserNames& users);
+
+// JobViewToJson of WithReason, with a member "user" more.
 nlohmann::json JobToJson(const JobView& job, UserNames& users);
 std::string JobsToJsonArray(const std::vector<JobView>& jobs, UserNames& users);  // one line
 

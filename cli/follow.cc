@@ -213,9 +213,12 @@ absl::Status JobFollower::Interrupted(const Round& round) {
                   JobsText(round.ids)));
 }
 
-absl::Status JobFollower::Take(const JobView& job, Round& round) {
+absl::Status JobFollower::Take(const JobView& heard, Round& round) {
   // What is older than a refresh may come after it; what is finished stays so.
-  if (!round.wanted.contains(job.id) || round.IsKnownToBeFinished(job.id)) return absl::OkStatus();
+  if (!round.wanted.contains(heard.id) || round.IsKnownToBeFinished(heard.id)) {
+    return absl::OkStatus();
+  }
+  const JobView job = WithReason(heard, users_);
   const auto known = round.jobs.find(job.id);
   const bool changed = known == round.jobs.end() || !SaysTheSame(known->second, job);
   round.jobs.insert_or_assign(job.id, job);

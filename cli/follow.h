@@ -65,7 +65,7 @@ class JobFollower {
   absl::Status TakePending(Round& round);
   absl::Status AskToCancel(const Round& round);
   absl::Status Interrupted(const Round& round);
-  absl::Status Take(const JobView& job, Round& round);
+  absl::Status Take(const JobView& heard, Round& round);
 
   const DaemonTexts daemon_;
   Console& console_;
@@ -73,6 +73,7 @@ class JobFollower {
   std::shared_ptr<int> signals_heard_ = std::make_shared<int>(0);
   std::unique_ptr<DaemonClient> client_;
   TerminalLine line_;
+  UserNames users_;
   bool asked_to_cancel_ = false;
 };
 

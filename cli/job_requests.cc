@@ -6,8 +6,6 @@
 #include <span>
 #include <utility>
 
-#include "daemon/protocol/client_messages.h"
-
 namespace tiny_knn {
 namespace {
 
@@ -89,9 +87,8 @@ absl::StatusOr<std::vector<JobView>> CancelJobs(DaemonClient& client,
   return InOrder(ids, jobs);
 }
 
-absl::StatusOr<std::vector<JobView>> ListAllJobs(DaemonClient& client) {
+absl::StatusOr<std::vector<JobView>> ListAllJobs(DaemonClient& client, ListRequest request) {
   std::vector<JobView> jobs;
-  ListRequest request;
   while (true) {
     absl::StatusOr<JobsReply> page = client.Call<JobsReply>(request);
     if (!page.ok()) return page.status();

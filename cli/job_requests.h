@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "daemon/client/client.h"
+#include "daemon/protocol/client_messages.h"
 #include "daemon/protocol/job_view.h"
 
 namespace tiny_knn {
@@ -21,7 +22,7 @@ absl::StatusOr<std::vector<JobView>> AskForJobs(DaemonClient& client,
 absl::StatusOr<std::vector<JobView>> CancelJobs(DaemonClient& client,
                                                 const std::vector<int64_t>& ids);
 
-// All jobs that this user may see, oldest first.
-absl::StatusOr<std::vector<JobView>> ListAllJobs(DaemonClient& client);
+// What the request asks for, page by page and oldest first.
+absl::StatusOr<std::vector<JobView>> ListAllJobs(DaemonClient& client, ListRequest request);
 
 }  // namespace tiny_knn

@@ -34,8 +34,9 @@ std::string Duration(const std::optional<double>& seconds) {
   return seconds ? FormatSeconds(std::max(0.0, *seconds)) : "-";
 }
 
-std::string SizeText(const JobShape& shape) {
-  return fmt::format("{}x{}x{}", shape.num_queries, shape.num_docs, shape.dim);
+std::string SizeText(const JobView& job) {
+  if (job.redacted) return "-";
+  return fmt::format("{}x{}x{}", job.shape.num_queries, job.shape.num_docs, job.shape.dim);
 }
 
 // What there is to say in the end of the line: why it waits, what it does, what came of it.
@@ -52,8 +53,8 @@ Cells CellsOf(const JobRow& row) {
           OneLine(row.user),
           std::string(JobStateName(job.state)),
           fmt::format("{}", job.priority),
-          SizeText(job.shape),
-          fmt::format("{}", job.shape.k),
+          SizeText(job),
+          job.redacted ? "-" : fmt::format("{}", job.shape.k),
           waits ? "-" : FormatPercent(job.progress),
           Duration(job.elapsed_seconds),
           IsFinished(job.state) ? "-" : Duration(job.eta_seconds),
@@ -75,8 +76,9 @@ std::string Labelled(std::string_view label, const std::string& value) {
 }
 
 // The parts of the device line that are worth their room.
-std::vector<std::string> DeviceParts(const StatsReply& stats) {
-  std::vector<std::string> parts = {fmt::format("{} {}", stats.device, stats.device_state)};
+std::vector<std::string> DeviceParts(const StatsReply& stats, const std::string& running_user) {
+  std::vector<std::string> parts = {fmt::format("{} {}{}{}", stats.device, stats.device_state,
+                                                running_user.empty() ? "" : " of ", running_user)};
   int64_t warm_bytes = 0;
   for (const WarmDocsStats& docs : stats.warm_docs) warm_bytes += docs.bytes;
   if (!stats.warm_docs.empty()) {
@@ -161,13 +163,15 @@ std::string FormatJob(const JobRow& row) {
                      Labelled("state", std::string(JobStateName(job.state)));
   if (!IsFinished(job.state) && !job.reason.empty()) text += Labelled("reason", job.reason);
   if (!job.error.empty()) text += Labelled("error", job.error);
-  text += Labelled("queries", job.queries_path) + Labelled("docs", job.docs_path) +
-          Labelled("output", job.output_path) +
-          Labelled("size", fmt::format("{} x {}, dim {}, k={}",
-                                       Plural(job.shape.num_queries, "query", "queries"),
-                                       Plural(job.shape.num_docs, "doc", "docs"), job.shape.dim,
-                                       job.shape.k)) +
-          Labelled("priority", fmt::format("{}", job.priority));
+  if (!job.redacted) {
+    text += Labelled("queries", job.queries_path) + Labelled("docs", job.docs_path) +
+            Labelled("output", job.output_path) +
+            Labelled("size", fmt::format("{} x {}, dim {}, k={}",
+                                         Plural(job.shape.num_queries, "query", "queries"),
+                                         Plural(job.shape.num_docs, "doc", "docs"), job.shape.dim,
+                                         job.shape.k));
+  }
+  text += Labelled("priority", fmt::format("{}", job.priority));
   if (job.attempt > 1) text += Labelled("attempt", fmt::format("{}", job.attempt));
   if (job.state != JobState::kQueued) text += Labelled("progress", FormatPercent(job.progress));
   text += Labelled("submitted", WallClock(job.submitted_at));
@@ -180,9 +184,9 @@ std::string FormatJob(const JobRow& row) {
   return text;
 }
 
-std::string FormatDevice(const StatsReply& stats, int width) {
+std::string FormatDevice(const StatsReply& stats, const std::string& running_user, int width) {
   std::string line;
-  for (const std::string& part : DeviceParts(stats)) {
+  for (const std::string& part : DeviceParts(stats, running_user)) {
     line += (line.empty() ? "device: " : "; ") + OneLine(part);
   }
   std::string text = (width > 0 ? TruncateToWidth(line, width) : line) + "\n";

@@ -29,7 +29,8 @@ std::string FormatJobLine(const JobRow& row);
 std::string FormatJob(const JobRow& row);
 
 // The daemon's device, memory, warm docs and troubles, in one line or a few; with line ends.
-std::string FormatDevice(const StatsReply& stats, int width);
+// `running_user`: whose job runs, if that is somebody else.
+std::string FormatDevice(const StatsReply& stats, const std::string& running_user, int width);
 
 // "40%", rounded down: never "100%" before all is searched.
 std::string FormatPercent(double progress);

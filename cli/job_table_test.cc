@@ -69,6 +69,17 @@ TEST(JobTable, AFailedJobSaysWhy) {
   EXPECT_THAT(Lines(FormatJobTable({{failed}}, 0))[1], testing::EndsWith("  q.npy: truncated"));
 }
 
+TEST(JobTable, OfSomebodyElsesJobNothingIsMadeUp) {
+  JobRow row{JobView{}, "bea"};
+  row.job.id = 12;
+  row.job.state = JobState::kDone;
+  row.job.progress = 1;
+  row.job.redacted = true;
+  EXPECT_THAT(Lines(FormatJobTable({{row}}, 0))[1],
+              testing::MatchesRegex("12  bea   done   +0 +-  - +100% +- +-"));
+  EXPECT_THAT(FormatJob(row), Not(HasSubstr("docs")));
+}
+
 TEST(JobTable, FitsEveryWidthAndKeepsWhatMatters) {
   for (int width = 1; width < 130; ++width) {
     for (const std::string& line : Lines(FormatJobTable(Rows(), width))) {
@@ -134,13 +145,14 @@ TEST(FormatDevice, SaysWhatTheDaemonHoldsAndWhatIsWrong) {
   stats.queued = 2;
   stats.running = 1;
   stats.journal = "ok";
-  EXPECT_EQ(FormatDevice(stats, 0),
+  EXPECT_EQ(FormatDevice(stats, "", 0),
             "device: cpu job 10; warm docs 2.0 KiB in 2 files; memory limit 8.0 GiB; 2 queued, 1 "
             "running\n");
-  EXPECT_EQ(Lines(FormatDevice(stats, 20)).size(), 1u);
+  EXPECT_EQ(Lines(FormatDevice(stats, "", 20)).size(), 1u);
+  EXPECT_THAT(FormatDevice(stats, "bea", 0), StartsWith("device: cpu job 10 of bea; warm docs"));
   stats.draining = true;
   stats.journal = "the disk is full";
-  EXPECT_THAT(Lines(FormatDevice(stats, 20)),
+  EXPECT_THAT(Lines(FormatDevice(stats, "", 20)),
               ElementsAre("device: cpu job 10;…", StartsWith("draining: no new jobs"),
                           "journal: the disk is full"));
 }

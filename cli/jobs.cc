@@ -56,7 +56,8 @@ const std::string_view kCancelHelp =
 usage: tiny-knn cancel ID... [--json] [--socket P]
 
 A job that is cancelled leaves no result and no temporary file. One that is
-finished already stays as it is.
+finished already stays as it is. Administrators of a system's daemon, and root,
+may cancel the jobs of others: 'tiny-knn status --everyone' lists them.
 
       --json        an array of the jobs, as they are now
       --socket P    the daemon's socket (default: yours, else the system's)

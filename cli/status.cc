@@ -24,17 +24,21 @@ const std::string_view kStatusHelp =
 
 usage: tiny-knn status [ID ...] [flags]
 
-Without ID a table of the jobs that are queued or running and of the last 10
+Without ID a table of your jobs that are queued or running and of the last 10
 that are finished, and a line about the device: what it does, which docs are
 kept warm, and whether jobs are accepted. Columns that do not fit the terminal
-are left out. With ID everything that is known of these jobs.
+are left out. With ID everything that is known of these jobs. Root sees the
+jobs of all.
 
       --json        an array of the same jobs on one line, with id, user, state,
                     progress, output_path, error (null or text) and more
       --watch       shows changes as they come: redraws the table on a terminal,
-                    else prints a line each; Ctrl-C ends it (exit code 0). With
+                    else prints a line each; Ctrl-C ends it (exit code 0). Of
+                    finished jobs those that end meanwhile, with --all all. With
                     ID it ends when these jobs are finished
       --all         all finished jobs, not only the last 10
+      --everyone    also the jobs of other users: whose they are, how far, and
+                    when their turn comes, but no paths, sizes and errors
       --socket P    the daemon's socket (default: yours, else the system's)
   -h, --help        this page
 
@@ -50,13 +54,14 @@ constexpr int kLastFinished = 10;
 struct StatusTexts {
   DaemonTexts daemon;
   std::vector<std::string> ids;
-  bool json = false, watch = false, all = false;
+  bool json = false, watch = false, all = false, everyone = false;
 };
 
 void Declare(FlagParser& parser, StatusTexts& texts) {
   parser.Switch("--json", &texts.json);
   parser.Switch("--watch", &texts.watch);
   parser.Switch("--all", &texts.all);
+  parser.Switch("--everyone", &texts.everyone);
   DeclareDaemonFlags(parser, texts.daemon);
   parser.Positionals("ID", &texts.ids);
 }
@@ -64,7 +69,8 @@ void Declare(FlagParser& parser, StatusTexts& texts) {
 absl::StatusOr<std::vector<JobView>> FindJobs(DaemonClient& client, const StatusTexts& texts,
                                               const std::vector<int64_t>& ids) {
   if (!ids.empty()) return AskForJobs(client, ids);
-  absl::StatusOr<std::vector<JobView>> jobs = ListAllJobs(client);
+  absl::StatusOr<std::vector<JobView>> jobs =
+      ListAllJobs(client, ListRequest{.everyone = texts.everyone});
   if (!jobs.ok()) return jobs.status();
   return SelectJobs(*std::move(jobs), texts.all ? std::nullopt : std::optional<int>(kLastFinished));
 }
@@ -83,7 +89,7 @@ absl::Status ShowStatus(const StatusTexts& texts, const std::vector<int64_t>& id
   std::vector<JobRow> rows;
   for (JobView& job : *jobs) {
     const std::string user = users.Of(job.uid);
-    rows.push_back({std::move(job), user});
+    rows.push_back({WithReason(std::move(job), users), user});
   }
   if (!ids.empty()) {
     for (size_t i = 0; i < rows.size(); ++i) {
@@ -96,7 +102,7 @@ absl::Status ShowStatus(const StatusTexts& texts, const std::vector<int64_t>& id
   if (!stats.ok()) return stats.status();
   const int width = TerminalWidth(STDOUT_FILENO);
   console.Out(FormatJobTable(rows, width));
-  console.Out(FormatDevice(*stats, width));
+  console.Out(FormatDevice(*stats, RunningUser(*stats, users), width));
   return absl::OkStatus();
 }
 
@@ -111,11 +117,16 @@ absl::Status StatusVerb(const std::vector<std::string>& args, Console& console) 
   absl::StatusOr<std::vector<int64_t>> ids = std::vector<int64_t>();
   if (!texts.ids.empty()) ids = ParseJobIds(texts.ids, "status [ID ...]");
   if (!ids.ok()) return ids.status();
+  if (texts.everyone && !ids->empty()) {
+    return absl::InvalidArgumentError(
+        "--everyone is about the whole queue; leave it out, or leave out the IDs");
+  }
   CatchInterrupts();
   if (!texts.watch) return ShowStatus(texts, *ids, console);
   return WatchJobs({.daemon = texts.daemon,
                     .ids = *ids,
                     .all = texts.all,
+                    .everyone = texts.everyone,
                     .json = texts.json,
                     .most_finished = texts.all ? std::nullopt : std::optional<int>(kLastFinished)},
                    console);

@@ -110,29 +110,53 @@ class Watch {
     if (!by_name) ids.clear();
     absl::Status status = client.Call<SubscribeReply>(SubscribeRequest{.jobs = ids}).status();
     // A subscription to all jobs says nothing of ids that are none.
-    return status.ok() && !by_name ? Refresh(client) : status;
+    if (!status.ok()) return status;
+    return !by_name || options_.everyone ? Refresh(client) : absl::OkStatus();
   }
 
   // As it is now: also what has no events, and without the jobs that are gone.
   absl::Status Refresh(DaemonClient& client) {
-    std::set<int64_t> gone;
-    for (const auto& [id, job] : jobs_) gone.insert(id);
-    absl::StatusOr<std::vector<JobView>> jobs =
-        options_.ids.empty() ? ListAllJobs(client) : AskForJobs(client, Unfinished());
-    if (absl::IsNotFound(jobs.status())) return ExplainForgotten(client, jobs.status());
-    if (!jobs.ok()) return jobs.status();
-    for (const JobView& job : *jobs) {
-      gone.erase(job.id);
-      absl::Status status = Take(job, false);
-      if (!status.ok()) return status;
+    if (!options_.ids.empty()) {
+      const absl::StatusOr<std::vector<JobView>> jobs = AskForJobs(client, Unfinished());
+      if (absl::IsNotFound(jobs.status())) return ExplainForgotten(client, jobs.status());
+      return jobs.ok() ? TakeAll(*jobs) : jobs.status();
     }
-    if (!options_.ids.empty()) return absl::OkStatus();
+    std::set<int64_t> gone;
+    for (const auto& [id, job] : jobs_) {
+      if (options_.all || !IsFinished(job.state)) gone.insert(id);
+    }
+    ListRequest request = {.finished = options_.all, .everyone = options_.everyone};
+    absl::Status status = TakeList(client, request, gone);
+    if (status.ok() && options_.everyone && !options_.all && !gone.empty()) {
+      // Others' jobs say by no event that they are finished.
+      request.finished = true;
+      request.after_job = *gone.begin() - 1;
+      status = TakeList(client, request, gone);
+    }
     // The last events of those that are gone may have come before the list.
-    absl::Status status = TakePending(client);
+    if (status.ok()) status = TakePending(client);
     if (!status.ok()) return status;
     for (const int64_t id : gone) {
-      jobs_.erase(id);
+      const auto found = jobs_.find(id);
+      if (found == jobs_.end() || (!options_.all && IsFinished(found->second.state))) continue;
+      jobs_.erase(found);
       seen_.erase(id);
+    }
+    return absl::OkStatus();
+  }
+
+  // Those that are there are not `gone`.
+  absl::Status TakeList(DaemonClient& client, const ListRequest& request, std::set<int64_t>& gone) {
+    const absl::StatusOr<std::vector<JobView>> jobs = ListAllJobs(client, request);
+    if (!jobs.ok()) return jobs.status();
+    for (const JobView& job : *jobs) gone.erase(job.id);
+    return TakeAll(*jobs);
+  }
+
+  absl::Status TakeAll(const std::vector<JobView>& jobs) {
+    for (const JobView& job : jobs) {
+      absl::Status status = Take(job, false);
+      if (!status.ok()) return status;
     }
     return absl::OkStatus();
   }
@@ -169,18 +193,25 @@ class Watch {
     return ids;
   }
 
+  // Whether it was finished before anybody watched.
+  bool IsOld(const JobView& job) const {
+    return IsFinished(job.state) && options_.ids.empty() && !options_.all &&
+           job.finished_at.value_or(0) < began_;
+  }
+
   // `always`: also when a reader of lines would not call it a change.
-  absl::Status Take(const JobView& job, bool always) {
-    if (!wanted_.empty() && !wanted_.contains(job.id)) return absl::OkStatus();
+  absl::Status Take(const JobView& heard, bool always) {
+    if (!wanted_.empty() && !wanted_.contains(heard.id)) return absl::OkStatus();
+    const JobView job = WithReason(heard, users_);
     const bool is_new = !jobs_.contains(job.id);
+    if (is_new && IsOld(job)) return absl::OkStatus();
     // What is older than a refresh may come after it; what is finished stays so.
     if (!is_new && IsFinished(jobs_.at(job.id).state)) return absl::OkStatus();
     jobs_.insert_or_assign(job.id, job);
     const Seen seen = SeenOf(job);
     const bool changed = is_new || seen_[job.id] != seen;
     seen_[job.id] = seen;
-    const bool old = is_new && IsFinished(job.state) && options_.ids.empty() && !options_.all;
-    if (redraws_ || old || (!changed && !always)) return absl::OkStatus();
+    if (redraws_ || (!changed && !always)) return absl::OkStatus();
     if (options_.json) {
       console_.Out(
           JobToJson(job, users_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
@@ -199,7 +230,7 @@ class Watch {
     for (const auto& [id, job] : jobs_) jobs.push_back(job);
     jobs = SelectJobs(std::move(jobs), options_.most_finished);
     const int width = TerminalWidth(STDOUT_FILENO);
-    const std::string device = FormatDevice(*stats, width);
+    const std::string device = FormatDevice(*stats, RunningUser(*stats, users_), width);
     const auto device_lines = std::count(device.begin(), device.end(), '\n');
     // What does not fit above the last line would scroll and could not be drawn over.
     const auto room = std::max<std::ptrdiff_t>(1, TerminalHeight() - device_lines - 2);
@@ -220,6 +251,9 @@ class Watch {
   const WatchOptions& options_;
   Console& console_;
   const bool redraws_;
+  // Seconds since 1970, as the daemon's times.
+  const double began_ =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   bool connected_once_ = false;
   UserNames users_;
   const std::set<int64_t> wanted_ = {options_.ids.begin(), options_.ids.end()};

@@ -16,6 +16,7 @@ struct WatchOptions {
   DaemonTexts daemon;
   std::vector<int64_t> ids;  // empty: all jobs
   bool all = false;          // also those that were finished before
+  bool everyone = false;     // also those of other users, which are only looked at now and then
   bool json = false;
   std::optional<int> most_finished;  // of a redrawn table; nothing: all
 };
