@@ -48,7 +48,7 @@ bool HasNoCapability() {
   for (const __user_cap_data_struct& part : found) {
     if (part.permitted != 0 || part.effective != 0 || part.inheritable != 0) return false;
   }
-  for (unsigned long one = 0; one < 8 * sizeof(uint64_t); ++one) {
+  for (uint64_t one = 0; one < 8 * sizeof(uint64_t); ++one) {
     const int is_set = prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, one, 0, 0);
     if (is_set < 0) return errno == EINVAL && one > 0;  // beyond the last one that the kernel knows
     if (is_set != 0) return false;
