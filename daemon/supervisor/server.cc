@@ -165,8 +165,8 @@ std::vector<JobView> Server::ViewsFor(const Peer& peer, const RequestBody& reque
   std::vector<JobView> seen;
   for (JobView& view : views_.Describe(jobs)) {
     const Sight sight = authority_.SightOf(peer, request, view.uid);
-    if (sight == Sight::kWhole) seen.push_back(std::move(view));
-    if (sight == Sight::kRedacted) seen.push_back(RedactedView(view));
+    if (sight == Sight::kNothing) continue;
+    seen.push_back(sight == Sight::kWhole ? std::move(view) : RedactedView(view));
   }
   return seen;
 }

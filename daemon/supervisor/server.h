@@ -63,10 +63,10 @@ class Server : public ConnectionHandler {
   // To all who subscribed to it or wait for it.
   void OnJobChanged(int64_t job);
 
-  void OnRequest(const std::shared_ptr<Connection>& connection, Request request) override;
+  void OnRequest(const std::shared_ptr<Connection>& link, Request request) override;
   std::optional<std::string> EventFor(int64_t job, int64_t sequence) override;
-  void OnBuffered(const std::shared_ptr<Connection>& connection, int64_t more) override;
-  void OnClosed(const std::shared_ptr<Connection>& connection) override;
+  void OnBuffered(const std::shared_ptr<Connection>& link, int64_t more) override;
+  void OnClosed(const std::shared_ptr<Connection>& link) override;
 
  private:
   using Link = std::shared_ptr<Connection>;
