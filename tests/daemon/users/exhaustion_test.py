@@ -9,7 +9,7 @@ import unittest
 sys.path.insert(0, "tests/daemon")
 from daemon_client import Client, Disconnected, Refused
 from daemon_harness import is_sanitized, memory_kib, wait_for
-from users_harness import UsersTestCase
+from users_harness import UsersTestCase, identity
 
 MIB = 1 << 20
 
@@ -235,6 +235,37 @@ class Time(ExhaustionTestCase):
                 slowest = max(slowest, time.monotonic() - began)
         print(f"slowest of 10 jobs beside lists without end: {slowest:.2f} s")
         self.assertLess(slowest, 5)
+
+
+class DaemonLimits(ExhaustionTestCase):
+    flags = ("--max-memory", 64 * MIB, "--threads", 1, "--max-time", 1)
+
+    def test_job_cannot_have_more_than_the_daemon_gives(self):
+        with self.assert_refused("not_allowed"):
+            self.submit_as(self.ann, self.of_ann, device="cuda", memory_limit=1 << 50)
+        job, hold, worker = self.hold_at_write(self.ann, self.of_ann, threads=4096, memory_limit=1 << 50)
+        self.assertLessEqual(identity(worker)["Threads"][0], 4)
+        hold.remove()
+        self.assert_done_as(self.ann, self.of_ann.wait(job)[job])
+        with self.assert_refused("bad_request"):
+            self.submit_as(self.ann, self.of_ann, timeout=-1)
+        self.daemon.stop()
+        self.daemon.start("--max-memory", 1)
+        with self.ann.connect(self.daemon.socket_path) as client:
+            self.assert_fails(self.ann, client, "invalid_argument", "memory limit", memory_limit=1 << 50)
+
+    def test_job_ends_with_the_daemons_time_whatever_it_asked_for(self):
+        for timeout in (None, 100000000):
+            with self.subTest(timeout=timeout):
+                job, hold, _ = self.hold_at_write(self.ann, self.of_ann, timeout=timeout)
+                began = time.monotonic()
+                waiting = self.submit_as(self.bea, self.of_bea)
+                self.assert_done_as(self.bea, self.of_bea.wait(waiting, timeout=20)[waiting])
+                self.assertLess(time.monotonic() - began, 12)
+                job = self.of_ann.wait(job)[job]
+                self.assertEqual((job["state"], job["error_code"]), ("failed", "deadline_exceeded"), job)
+                self.assertIn("1 s", job["error"])
+                hold.remove()
 
 
 if __name__ == "__main__":

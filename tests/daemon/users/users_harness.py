@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 import traceback
-import unittest
 
 import numpy as np
 
@@ -96,6 +95,7 @@ class User:
         pid = os.fork()
         if pid == 0:
             try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.close(reading)
                 signal.alarm(timeout)
                 self.become()
@@ -128,6 +128,7 @@ class User:
         pid = os.fork()
         if pid == 0:
             try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.alarm(120)
                 self.become()
                 function(*arguments)
@@ -159,11 +160,23 @@ class User:
             return self.write(name, file.read(), mode)
 
 
+_daemons = []
+
+
+def _close_all(*_):
+    """Even a test that is stopped for its time leaves no daemon of root behind."""
+    for daemon in _daemons:
+        daemon.close()
+    os._exit(1)
+
+
 class RootDaemon(daemon_harness.Daemon):
     """tiny-knnd of root in a folder that every user can enter, with copies of the binaries."""
 
     def __init__(self, interposed=True):
         super().__init__(interposed)
+        _daemons.append(self)
+        signal.signal(signal.SIGTERM, _close_all)
         os.chmod(self.folder, 0o755)
         os.chmod(self.faults.path, 0o666)  # workers of users count what they do there
         self.programs = os.path.join(self.folder, "bin")
@@ -189,8 +202,10 @@ class RootDaemon(daemon_harness.Daemon):
         return [os.path.join(self.programs, "tiny-knnd"), *arguments[1:]]
 
     def spawn(self, *flags, **options):
-        # A session of its own, as a service has it: within one, everybody may send SIGCONT.
-        return super().spawn(*flags, **{"start_new_session": True, **options})
+        # A session of its own, as a service has it: within one, everybody may send SIGCONT. And groups that
+        # no worker may keep.
+        given = {"start_new_session": True, "extra_groups": [0, GROUP, ADMIN_GROUP, 4]}
+        return super().spawn(*flags, **{**given, **options})
 
     def kill_worker(self, pid):
         os.kill(pid, signal.SIGKILL)
@@ -282,7 +297,12 @@ class UsersTestCase(DaemonTestCase):
             fault_rules.WORKER, fault_rules.WRITE, fault_rules.HOLD, path=f"*/.{output}.*.tmp"
         )
         job = self.submit_as(user, client, output, **more)
-        hold.wait()
+
+        def still_to_come():
+            state = client.job(job)
+            self.assertIn(state["state"], ("queued", "running"), state)
+
+        hold.wait(meanwhile=still_to_come)
         return job, hold, hold.pid
 
     def expected_result(self):

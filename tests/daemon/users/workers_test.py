@@ -91,15 +91,17 @@ def attacks_on(pid, all_signals=True):
     return worked
 
 
-def kill_own_workers():
-    """Kills every other process of this uid, again and again, as early as it can."""
-    me = os.getpid()
+def kill_own_workers(supervisor):
+    """Kills every child of the supervisor's that has become this user, again and again, as early as it can."""
     while True:
         for name in os.listdir("/proc"):
-            if not name.isdigit() or int(name) == me:
+            if not name.isdigit():
                 continue
-            with contextlib.suppress(OSError):  # only those of this uid can be signalled
-                os.kill(int(name), signal.SIGKILL)
+            with contextlib.suppress(OSError):  # others' cannot be signalled
+                with open(f"/proc/{name}/stat") as file:
+                    parent = int(file.read().rpartition(")")[2].split()[1])
+                if parent == supervisor:
+                    os.kill(int(name), signal.SIGKILL)
 
 
 class WorkersTestCase(UsersTestCase):
@@ -109,7 +111,7 @@ class WorkersTestCase(UsersTestCase):
         self.of_bea = self.connect(self.bea)
 
     def assert_failed_alone(self, job, *codes):
-        """ann's job has failed in one line; bea, whose job waited behind it, was served soon."""
+        """ann's job has failed, in one line."""
         job = self.of_ann.wait(job)[job]
         self.assertEqual(job["state"], "failed", job)
         self.assertIn(job["error_code"], codes, job)
@@ -163,8 +165,7 @@ class Identity(WorkersTestCase):
         try:
             found = self.ann.run(descriptors)
         except PermissionError:
-            print("the worker's user may not list its descriptors; root does")
-            found = descriptors()
+            found = descriptors()  # then nobody but root may
         self.assertEqual([found.pop(number) for number in (0, 1, 2)], ["/dev/null"] * 3)
         self.assertTrue(found.pop(3).startswith("socket:"))
         for number, path in found.items():
@@ -255,18 +256,20 @@ class Signals(WorkersTestCase):
 
     def test_user_who_kills_every_worker_of_his_holds_up_nobody(self):
         """Before their hello and after; his jobs fail, in the end, and say why."""
-        with self.ann.running(kill_own_workers):
-            jobs = [self.submit_as(self.ann, self.of_ann, f"{number}.pkl") for number in range(10)]
+        with self.ann.running(kill_own_workers, self.daemon.pid):
+            jobs = [self.submit_as(self.ann, self.of_ann, f"{number}.pkl") for number in range(8)]
+            self.assert_works_for(self.bea, self.of_bea, within=5)
+            # Seven deaths in a row: the next worker of ann's has to wait for seconds, nobody else's.
+            for job in self.of_ann.wait(*jobs[:7]).values():
+                self.assertEqual((job["state"], job["error_code"]), ("failed", "aborted"), job)
             began = time.monotonic()
-            slowest = 0
-            for _ in range(10):
-                begun = time.monotonic()
+            for _ in range(3):
                 self.assert_works_for(self.bea, self.of_bea)
-                slowest = max(slowest, time.monotonic() - begun)
-            print(f"10 jobs beside a user who kills his workers: {time.monotonic() - began:.1f} s, slowest {slowest:.1f} s")
-            self.assertLess(slowest, 5)
-            first = self.of_ann.wait(jobs[0])[jobs[0]]
-            self.assertEqual((first["state"], first["error_code"]), ("failed", "aborted"), first)
+            took = time.monotonic() - began
+            waits = self.of_ann.job(jobs[7])["state"] == "queued"
+            print(f"3 jobs beside a user who kills his workers: {took:.2f} s; his next one waits: {waits}")
+            self.assertLess(took, 1.5)
+            self.assertTrue(waits)
         for job in self.of_ann.wait(*jobs).values():
             self.assertIn(job["state"], ("failed", "done"), job)
         self.assert_works_for(self.ann, self.of_ann, within=40)
@@ -307,8 +310,7 @@ class Lies(WorkersTestCase):
         try:
             self.ann.run(send)
         except PermissionError:
-            print("the worker's user may not trace it; root does")
-            send()
+            send()  # then nobody but root may
 
     def finished(self, job, **more):
         result = {"type": "finished", "job": job, "error_code": "ok", "error": "", "output_path": "", "device": "cpu"}
@@ -391,30 +393,6 @@ class Lies(WorkersTestCase):
         self.assertEqual(os.waitstatus_to_exitcode(status), 0)
         self.assertIn(b"hello", hello)
         self.assertFalse(os.stat(binary).st_mode & (stat.S_ISUID | stat.S_ISGID))
-
-
-class Limits(WorkersTestCase):
-    flags = ("--max-memory", 64 << 20, "--threads", 1, "--max-time", 1)
-
-    def test_job_cannot_have_more_than_the_daemon_gives(self):
-        with self.assert_refused("not_allowed"):
-            self.submit_as(self.ann, self.of_ann, device="cuda", memory_limit=1 << 50)
-        job = self.submit_as(self.ann, self.of_ann, memory_limit=1 << 50, threads=4096, gpu_memory=1 << 50)
-        self.assert_done_as(self.ann, self.of_ann.wait(job)[job])
-        with self.assert_refused("bad_request"):
-            self.submit_as(self.ann, self.of_ann, timeout=-1)
-
-    def test_job_ends_with_the_daemons_time_whatever_it_asked_for(self):
-        for timeout in (None, 100000000):
-            with self.subTest(timeout=timeout):
-                job, hold, worker = self.hold_at_write(self.ann, self.of_ann, timeout=timeout)
-                began = time.monotonic()
-                waiting = self.submit_as(self.bea, self.of_bea)
-                self.assert_done_as(self.bea, self.of_bea.wait(waiting, timeout=20)[waiting])
-                self.assertLess(time.monotonic() - began, 12)
-                job = self.assert_failed_alone(job, "deadline_exceeded")
-                self.assertIn("1 s", job["error"])
-                hold.remove()
 
 
 if __name__ == "__main__":
