@@ -196,8 +196,13 @@ class Buffers(ExhaustionTestCase):
                     client.send("list")
         self.assert_serves_bea(job=False, within=20)  # 480 lists of 600 jobs are answered before
         self.assert_memory_grew_by_less_than(160)
+        for client in clients:
+            client.close()
+        wait_for(lambda: self.of_bea.call("stats")["connections"] <= 2, "ann's being gone")
         hold.remove()
-        self.of_ann.call("cancel", jobs=list(self.of_ann.jobs()))
+        # Her account is clear again. (One more reply while it was full has cost her that connection, too.)
+        with self.ann.connect(self.daemon.socket_path) as client:
+            client.call("cancel", jobs=list(client.jobs()))
         self.assert_serves_bea()
 
     def test_events_that_one_user_does_not_read_are_bounded(self):
