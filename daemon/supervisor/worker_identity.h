@@ -37,8 +37,9 @@ IdentityFailure LookUpUser(uid_t uid, UserIdentity& identity);
 
 // Gives up root for that user and verifies that there is no way back: all three ids of user and of
 // group, exactly those groups, no capability permitted, effective, inheritable or ambient, and none
-// to be had by executing a program (no_new_privs); nor does a keyring of root's stay. After a failure only _exit is left to be called.
-// Clears the signal of the parent's death. No allocation but for the comparison of groups.
+// to be had by executing a program (no_new_privs); nor does a keyring of root's stay. After a
+// failure only _exit is left to be called. Clears the signal of the parent's death. No allocation
+// but for the comparison of groups.
 IdentityFailure BecomeUser(const UserIdentity& identity);
 
 }  // namespace tiny_knn
