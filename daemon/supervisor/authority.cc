@@ -64,6 +64,14 @@ std::optional<ErrorReply> Authority::CheckRequest(const Peer& peer,
     return NotAllowed(fmt::format("this daemon runs jobs as user {} only", daemon_));
   }
   if (RulesDaemon(role)) return std::nullopt;
+  // Else whoever asks for the greatest would be served first for ever.
+  const auto* const submit = std::get_if<SubmitRequest>(&request);
+  if (submit != nullptr && submit->priority > 0) {
+    return NotAllowed(
+        fmt::format("priority {}: on a daemon of several users only administrators and root may go "
+                    "above 0; give those of your jobs that can wait less than 0",
+                    submit->priority));
+  }
   constexpr char kWho[] = "administrators of the daemon and root";
   if (Is<DrainRequest>(request)) {
     return NotAllowed(fmt::format("only {} may drain it; 'cancel' ends your own jobs", kWho));

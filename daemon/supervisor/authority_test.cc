@@ -132,6 +132,23 @@ TEST(Authority, GroupsOfUsersMakeNobodyAnother) {
   EXPECT_FALSE(authority.Owns(PeerWith(kAna, {kGroup}), int64_t{kAna} + (int64_t{1} << 32)));
 }
 
+TEST(Authority, PriorityAboveZeroIsForThoseWhoRule) {
+  const Authority shared(0, gid_t{100}, gid_t{50});
+  const auto allowed = [](const Authority& authority, const Peer& peer, int priority) {
+    SubmitRequest request;
+    request.priority = priority;
+    return !authority.CheckRequest(peer, request).has_value();
+  };
+  const Peer user{1000, 1000, {100}};
+  EXPECT_FALSE(allowed(shared, user, 1));
+  EXPECT_TRUE(allowed(shared, user, 0));
+  EXPECT_TRUE(allowed(shared, user, -100));
+  EXPECT_TRUE(allowed(shared, {1000, 1000, {50}}, 100));
+  EXPECT_TRUE(allowed(shared, {0, 0, {}}, 100));
+  // One's own daemon has nobody to be fair to.
+  EXPECT_TRUE(allowed(Authority(1000, std::nullopt, std::nullopt), user, 100));
+}
+
 TEST(Authority, RefusalsSayWhatToDo) {
   const auto message = [](const Authority& authority) {
     const std::optional<ErrorReply> error = authority.CheckConnection(PeerWith(kBea, {7}));

@@ -121,6 +121,14 @@ class FairShare(UsersTestCase):
         self.of_ann.call("cancel", jobs=self.jobs[self.ann.uid])
         self.of_root.wait(*self.jobs[self.ann.uid], *self.jobs[self.bea.uid])
 
+    def test_priority_above_others_is_not_for_users(self):
+        """Users may stand back, and administrators may push in."""
+        with self.assert_refused("not_allowed"):
+            self.submit_as(self.ann, self.of_ann, "first.pkl", priority=1)
+        for user, client, priority in ((self.ann, self.of_ann, -5), (self.admin, self.connect(self.admin), 1)):
+            job = self.submit_as(user, client, "first.pkl", priority=priority)
+            self.assertEqual(client.wait(job)[job]["state"], "done")
+
     def test_failing_jobs_are_charged_too(self):
         """ann's fifty jobs all die; bea's are not behind them."""
         self.daemon.faults.rule(WORKER, fault_rules.WRITE, fault_rules.KILL, path="*/games/*.tmp", last=ALWAYS)
