@@ -44,6 +44,9 @@ class JobRunnerTest : public testing::Test {
     timing.longest_backoff = 4 * first_backoff_;
     timing.dying = dying_;
     timing.kill = kill_;
+    // What is due for the one before is done while it is there; what is not is cancelled with it.
+    loop_.poll();
+    runner_.reset();
     runner_ = std::make_unique<JobRunner>(
         loop_, options, *std::move(binary), std::move(environment),
         JobRunner::Callbacks{[this](int64_t) { ++progress_reports_; },
