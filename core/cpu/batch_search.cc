@@ -44,7 +44,8 @@ BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const 
       screen_(MakeScreen<T>(params, plan, dim)),
       warm_(warm),
       prepared_(warm != nullptr && warm->prepared()),
-      own_bounds_(warm != nullptr ? 0 : plan.doc_chunk),
+      own_bounds_(warm != nullptr ? 0 : plan.doc_chunk,
+                  std::is_same_v<T, float> ? plan.screen : ScreenKind::kFloat32Gemm),
       bounds_(warm != nullptr ? warm->bounds() : own_bounds_),
       candidates_(num_queries * plan.doc_splits, plan.candidate_capacity),
       query_bounds_(static_cast<size_t>(num_queries * plan.doc_splits)),
@@ -98,8 +99,7 @@ absl::Status BatchSearch<T>::LoadQueries(RowSource& queries, SearchReport& repor
   screen_->SetQueries(queries_);
   for (int64_t split = 0; split < plan_.doc_splits; ++split) {
     for (int64_t query = 0; query < num_queries_; ++query) {
-      query_bounds_[static_cast<size_t>(ListOf(query, split))] = {
-          -std::numeric_limits<float>::infinity(), screen_->ErrorFactor(query)};
+      query_bounds_[static_cast<size_t>(ListOf(query, split))] = screen_->InitialBounds(query);
     }
   }
   return absl::OkStatus();
@@ -142,7 +142,8 @@ absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t e
   // Candidates have been prepared when they are scored, so what is kept of them is there.
   chunk_rows_ = values_kept ? std::make_unique<ChunkRows<T>>(warm_->view(), DType::kFloat32)
                             : std::make_unique<ChunkRows<T>>(chunk_, params_.compute_dtype);
-  return absl::OkStatus();
+  if (prepared_) return absl::OkStatus();
+  return screen_->StartChunk(chunk_, begin);
 }
 
 template <typename T>
@@ -208,7 +209,9 @@ void BatchSearch<T>::ScreenBlock(IndexRange block, int w) {
   if (split >= plan_.doc_splits) return;
   Worker& worker = workers_[static_cast<size_t>(w)];
   const IndexRange queries = PartOf(num_queries_, w % query_parts_, query_parts_);
-  const IndexRange docs = PartOf(block.size(), split, plan_.doc_splits);
+  const IndexRange tiles =
+      PartOf((block.size() + kTileDocs - 1) / kTileDocs, split, plan_.doc_splits);
+  const IndexRange docs{tiles.begin * kTileDocs, std::min(tiles.end * kTileDocs, block.size())};
   for (int64_t d = docs.begin; d < docs.end; d += plan_.doc_tile) {
     for (int64_t q = queries.begin; q < queries.end; q += plan_.query_tile) {
       if (progress_.cancelled()) return;
@@ -270,11 +273,10 @@ void BatchSearch<T>::DropBelowThreshold(int64_t query, int64_t split,
   for (int64_t i = 0; i < list.size; ++i) {
     const size_t doc = static_cast<size_t>(list.doc[i]);
     // The lower bound plus the width of the interval. Infinite offsets make a NaN, which is kept.
-    const double upper =
-        static_cast<double>(list.lower[i]) +
-        (static_cast<double>(bounds_.upper_offset[doc]) -
-         static_cast<double>(bounds_.lower_offset[doc])) +
-        2 * static_cast<double>(bounds.error_factor) * static_cast<double>(bounds_.norm[doc]);
+    const double upper = static_cast<double>(list.lower[i]) +
+                         (static_cast<double>(bounds_.upper_offset[doc]) -
+                          static_cast<double>(bounds_.lower_offset[doc])) +
+                         2 * bounds_.ErrorOf(list.doc[i], bounds);
     list.lower[kept] = list.lower[i];
     list.doc[kept] = list.doc[i];
     kept += upper < threshold ? 0 : 1;

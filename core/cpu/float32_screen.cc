@@ -10,6 +10,8 @@
 #include "absl/status/status.h"
 #include "core/cpu/gemm.h"
 #include "core/cpu/index_range.h"
+#include "core/cpu/int8_screen.h"
+#include "core/cpu/outward_rounding.h"
 #include "core/matrix/convert.h"
 #include "core/matrix/finite.h"
 #include "core/search/row_kernels.h"
@@ -32,13 +34,6 @@ constexpr double kEvaluationSlack = 0x1p-21;
 constexpr double kConversionSlack = 0x1p-22;
 // Flushed or rounded subnormals, per the bound above.
 constexpr double kUnderflow = 0x1p-125;
-
-// The greatest float not above x, the least not below it.
-float RoundDown(double x) {
-  const float nearest = static_cast<float>(x);
-  return static_cast<double>(nearest) > x ? std::nextafter(nearest, -kFloatInfinity) : nearest;
-}
-float RoundUp(double x) { return -RoundDown(-x); }
 
 double Gamma(int64_t dim) {
   const double roundings = static_cast<double>(dim + 8) * 0x1p-24;
@@ -104,6 +99,16 @@ void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
     }
     scalars.error_factor = screened ? RoundUp(factor) : kFloatInfinity;
   }
+}
+
+template <typename T>
+absl::Status Float32Screen<T>::StartChunk(const MatrixView&, int64_t) {
+  return absl::OkStatus();
+}
+
+template <typename T>
+void Float32Screen<T>::MakeUnitRow(const T* row, double squared_norm, float* out) const {
+  UnitRow(row, squared_norm, dim_, out);
 }
 
 template <typename T>
@@ -206,8 +211,8 @@ void Float32Screen<T>::ScoreTile(IndexRange queries, IndexRange docs, float* sco
 }
 
 template <typename T>
-float Float32Screen<T>::ErrorFactor(int64_t query) const {
-  return query_scalars_[static_cast<size_t>(query)].error_factor;
+QueryBounds Float32Screen<T>::InitialBounds(int64_t query) const {
+  return {-kFloatInfinity, query_scalars_[static_cast<size_t>(query)].error_factor, 0};
 }
 
 template <typename T>
@@ -251,6 +256,11 @@ std::unique_ptr<Screen<T>> MakeScreen(const SearchParams& params, const SearchPl
   switch (plan.screen) {
     case ScreenKind::kFloat32Gemm:
       break;
+    case ScreenKind::kInt8Codes:
+      if constexpr (std::is_same_v<T, float>) {
+        return std::make_unique<Int8Screen>(params, dim, plan.doc_block);
+      }
+      break;  // there are no codes of doubles
   }
   return std::make_unique<Float32Screen<T>>(params, dim, plan.doc_block);
 }

@@ -23,14 +23,23 @@ class Float32Screen : public Screen<T> {
   Float32Screen(const SearchParams& params, int64_t dim, int64_t max_block);
 
   void SetQueries(std::span<const PreparedQuery<T>> queries) override;
+  absl::Status StartChunk(const MatrixView& rows, int64_t first_row) override;
   void SetBlock(const MatrixView& rows, float* kept) override;
   void SetPreparedBlock(const float* kept) override;
   absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                            DocBoundArrays& bounds, PrepareCounts& counts) override;
   void ScoreTile(IndexRange queries, IndexRange docs, float* scores, int64_t stride) const override;
-  float ErrorFactor(int64_t query) const override;
+  QueryBounds InitialBounds(int64_t query) const override;
   float ThresholdFor(int64_t query, T score) const override;
   T CertainScore(int64_t query, float lower) const override;
+
+  // For screens of the same units and another arithmetic. Any thread.
+  // The query as it is multiplied, [dim]: of unit length for cosine.
+  const float* query_row(int64_t query) const { return queries_.data() + query * dim_; }
+  // The row divided by its norm; `out` may be the row.
+  void MakeUnitRow(const T* row, double squared_norm, float* out) const;
+  // Norm and offsets of doc `doc` of the bounds; infinite offsets where it cannot be screened.
+  void SetBounds(double squared_norm, bool finite, int64_t doc, DocBoundArrays& bounds) const;
 
  private:
   struct QueryScalars {
@@ -39,8 +48,6 @@ class Float32Screen : public Screen<T> {
     double squared_norm = 0;        // l2 only
     double squared_norm_error = 0;  // bound on the error of squared_norm
   };
-
-  void SetBounds(double squared_norm, bool finite, int64_t doc, DocBoundArrays& bounds) const;
 
   const SearchParams params_;
   const int64_t dim_;

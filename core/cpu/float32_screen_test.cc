@@ -82,7 +82,8 @@ double CheckEveryPair(Metric metric, int64_t dim, const Rows<T>& rows) {
     for (int64_t d = 0; d < kDocs; ++d) {
       const T exact =
           ExactScore(metric, rows.queries.data() + q * dim, rows.docs.data() + d * dim, dim);
-      const QueryBounds query{screen.ThresholdFor(q, exact), screen.ErrorFactor(q)};
+      QueryBounds query = screen.InitialBounds(q);
+      query.threshold = screen.ThresholdFor(q, exact);
       const double bound = static_cast<double>(query.error_factor) *
                            static_cast<double>(bounds.norm[static_cast<size_t>(d)]);
       for (const float* score :
@@ -141,7 +142,8 @@ TEST(Float32ScreenTest, KeepsRowsThatItCannotBound) {
   screen.ScoreTile({0, 1}, {0, 5}, scores.data(), 5);
   float lower[kCandidatePadding + 64];
   int32_t doc[kCandidatePadding + 64];
-  const QueryBounds query{screen.ThresholdFor(0, 1e30F), screen.ErrorFactor(0)};
+  QueryBounds query = screen.InitialBounds(0);
+  query.threshold = screen.ThresholdFor(0, 1e30F);
   const FilterResult kept = FilterScores(scores.data(), 5, query, bounds.At(0), 0, lower, doc, 64);
   // All but the ordinary row, none of them certain of anything.
   ASSERT_EQ(kept.kept, 4);

@@ -5,9 +5,10 @@
 //   cosine  G = q.d / (|q| |d|)        score = G
 //   l2      G = q.d - |d|^2 / 2        score = 2 G - |q|^2
 // and gives for each pair an approximation s of q.d (of unit rows for cosine) with
-//   s + lower_offset - error_factor * norm  <=  G  <=  s + upper_offset + error_factor * norm
+//   s + lower_offset - E  <=  G  <=  s + upper_offset + E
+//   E = error_factor * norm + residual_factor * residual      (norm, residual: of the doc)
 // up to an absolute term that ThresholdFor and CertainScore add. docs/exactness.md derives the
-// numbers; core/cpu/screen_kernels.h evaluates them. Other arithmetic (int8) is another subclass.
+// numbers; core/cpu/screen_kernels.h evaluates them. Each arithmetic is a subclass.
 #pragma once
 
 #include <cstdint>
@@ -28,18 +29,35 @@ namespace tiny_knn {
 
 // Per-doc numbers of a chunk, [capacity] each.
 struct DocBoundArrays {
-  explicit DocBoundArrays(int64_t capacity)
+  explicit DocBoundArrays(int64_t capacity, ScreenKind screen = ScreenKind::kFloat32Gemm)
       : norm(static_cast<size_t>(capacity)),
         upper_offset(static_cast<size_t>(capacity)),
-        lower_offset(static_cast<size_t>(capacity)) {}
+        lower_offset(static_cast<size_t>(capacity)) {
+    if (screen != ScreenKind::kInt8Codes) return;
+    coded_norm.resize(static_cast<size_t>(capacity));
+    residual.resize(static_cast<size_t>(capacity));
+  }
 
   DocBounds At(int64_t doc) const {
-    return {norm.data() + doc, upper_offset.data() + doc, lower_offset.data() + doc};
+    return {(coded_norm.empty() ? norm.data() : coded_norm.data()) + doc, upper_offset.data() + doc,
+            lower_offset.data() + doc, residual.empty() ? nullptr : residual.data() + doc};
+  }
+
+  // E as above.
+  double ErrorOf(int64_t doc, const QueryBounds& query) const {
+    const DocBounds at = At(doc);
+    const double error = static_cast<double>(query.error_factor) * static_cast<double>(*at.norm);
+    if (at.residual == nullptr) return error;
+    return error + static_cast<double>(query.residual_factor) * static_cast<double>(*at.residual);
   }
 
   std::vector<float> norm;  // upper bound on the row's norm where the metric needs it
   std::vector<float> upper_offset;
   std::vector<float> lower_offset;
+  // Of screens with codes, else empty: upper bounds on the norms of what a row's codes stand for,
+  // and of what they leave. Then the first stands for `norm` in E.
+  std::vector<float> coded_norm;
+  std::vector<float> residual;
 };
 
 // What preparing docs noticed.
@@ -47,6 +65,9 @@ struct PrepareCounts {
   int64_t nonfinite_rows = 0;
   ConvertCounts convert;
 };
+
+// Where tiles of docs may begin.
+inline constexpr int64_t kTileDocs = 64;
 
 // `T` is the working type: float, or double for compute dtype float64. Methods that say so may run
 // on several threads at once; the others are called from one thread between them.
@@ -57,6 +78,10 @@ class Screen {
 
   // Takes a batch of queries, [num_queries, dim]. They must outlive their use.
   virtual void SetQueries(std::span<const PreparedQuery<T>> queries) = 0;
+
+  // Starts a chunk of docs: blocks come from it until the next one. Its first doc is `first_row` of
+  // the file, for messages.
+  virtual absl::Status StartChunk(const MatrixView& rows, int64_t first_row) = 0;
 
   // Starts a block of docs to be prepared: rows of the file's dtype, valid until the next block.
   // Prepared rows are written to `kept` [rows.rows, dim], which may serve SetPreparedBlock as long
@@ -73,12 +98,13 @@ class Screen {
   virtual absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                                    DocBoundArrays& bounds, PrepareCounts& counts) = 0;
 
-  // scores[i * stride + j] ~ query queries.begin + i, doc docs.begin + j of the block. Any thread.
+  // scores[i * stride + j] ~ query queries.begin + i, doc docs.begin + j of the block. docs.begin
+  // is a multiple of kTileDocs. Any thread.
   virtual void ScoreTile(IndexRange queries, IndexRange docs, float* scores,
                          int64_t stride) const = 0;
 
-  // Any thread.
-  virtual float ErrorFactor(int64_t query) const = 0;
+  // With a threshold of -inf. Any thread.
+  virtual QueryBounds InitialBounds(int64_t query) const = 0;
 
   // The threshold in G below which no upper bound can belong to a doc whose score ranks at or above
   // `score`, a correctly rounded score; ties are kept. -inf when nothing may be dropped. Any

@@ -23,26 +23,37 @@ struct Row {
   const float* HWY_RESTRICT norm;
   const float* HWY_RESTRICT upper_offset;
   const float* HWY_RESTRICT lower_offset;
+  const float* HWY_RESTRICT residual;
   FloatVec threshold;
   FloatVec error_factor;
+  FloatVec residual_factor;
   hn::Vec<Ints> lane_docs;  // the docs of score 0 and its neighbours
 };
 
+// `from` less the error of the scores from j on.
+template <bool kResidual>
+HWY_INLINE FloatVec LessError(const Row& row, int64_t j, FloatVec from) {
+  const Floats tag;
+  const FloatVec less = hn::NegMulAdd(row.error_factor, hn::LoadU(tag, row.norm + j), from);
+  if constexpr (!kResidual) return less;
+  return hn::NegMulAdd(row.residual_factor, hn::LoadU(tag, row.residual + j), less);
+}
+
+template <bool kResidual>
 HWY_INLINE FloatMask Survives(const Row& row, int64_t j) {
   const Floats tag;
   const FloatVec bound =
-      hn::Sub(hn::NegMulAdd(row.error_factor, hn::LoadU(tag, row.norm + j), row.threshold),
-              hn::LoadU(tag, row.upper_offset + j));
+      hn::Sub(LessError<kResidual>(row, j, row.threshold), hn::LoadU(tag, row.upper_offset + j));
   // Not "score >= bound": a NaN on either side must survive.
   return hn::Not(hn::Lt(hn::LoadU(tag, row.scores + j), bound));
 }
 
+template <bool kResidual>
 HWY_INLINE size_t Keep(const Row& row, int64_t j, FloatMask mask, float* HWY_RESTRICT lower,
                        int32_t* HWY_RESTRICT doc) {
   const Floats tag;
   const Ints int_tag;
-  const FloatVec offset = hn::NegMulAdd(row.error_factor, hn::LoadU(tag, row.norm + j),
-                                        hn::LoadU(tag, row.lower_offset + j));
+  const FloatVec offset = LessError<kResidual>(row, j, hn::LoadU(tag, row.lower_offset + j));
   const FloatVec sum = hn::Add(hn::LoadU(tag, row.scores + j), offset);
   const FloatVec bound =
       hn::IfThenElse(hn::Eq(sum, sum), sum, hn::Set(tag, -std::numeric_limits<float>::infinity()));
@@ -54,7 +65,8 @@ HWY_INLINE size_t Keep(const Row& row, int64_t j, FloatMask mask, float* HWY_RES
   return hn::CountTrue(tag, mask);
 }
 
-FilterResult FilterScoresImpl(const float* scores, int64_t n, const QueryBounds& query,
+template <bool kResidual>
+FilterResult FilterScoresWith(const float* scores, int64_t n, const QueryBounds& query,
                               const DocBounds& docs, int32_t first_doc, float* HWY_RESTRICT lower,
                               int32_t* HWY_RESTRICT doc, int64_t room) {
   const Floats tag;
@@ -63,33 +75,46 @@ FilterResult FilterScoresImpl(const float* scores, int64_t n, const QueryBounds&
                 docs.norm,
                 docs.upper_offset,
                 docs.lower_offset,
+                docs.residual,
                 hn::Set(tag, query.threshold),
                 hn::Set(tag, query.error_factor),
+                hn::Set(tag, query.residual_factor),
                 hn::Iota(Ints(), first_doc)};
   int64_t kept = 0;
   int64_t j = 0;
   // Four vectors at a time: nearly always none survives, and one branch says so.
   for (; j + 4 * lanes <= n && kept + 4 * lanes <= room; j += 4 * lanes) {
-    const FloatMask mask0 = Survives(row, j);
-    const FloatMask mask1 = Survives(row, j + lanes);
-    const FloatMask mask2 = Survives(row, j + 2 * lanes);
-    const FloatMask mask3 = Survives(row, j + 3 * lanes);
+    const FloatMask mask0 = Survives<kResidual>(row, j);
+    const FloatMask mask1 = Survives<kResidual>(row, j + lanes);
+    const FloatMask mask2 = Survives<kResidual>(row, j + 2 * lanes);
+    const FloatMask mask3 = Survives<kResidual>(row, j + 3 * lanes);
     if (HWY_LIKELY(hn::AllFalse(tag, hn::Or(hn::Or(mask0, mask1), hn::Or(mask2, mask3))))) continue;
-    kept += static_cast<int64_t>(Keep(row, j, mask0, lower + kept, doc + kept));
-    kept += static_cast<int64_t>(Keep(row, j + lanes, mask1, lower + kept, doc + kept));
-    kept += static_cast<int64_t>(Keep(row, j + 2 * lanes, mask2, lower + kept, doc + kept));
-    kept += static_cast<int64_t>(Keep(row, j + 3 * lanes, mask3, lower + kept, doc + kept));
+    kept += static_cast<int64_t>(Keep<kResidual>(row, j, mask0, lower + kept, doc + kept));
+    kept += static_cast<int64_t>(Keep<kResidual>(row, j + lanes, mask1, lower + kept, doc + kept));
+    kept +=
+        static_cast<int64_t>(Keep<kResidual>(row, j + 2 * lanes, mask2, lower + kept, doc + kept));
+    kept +=
+        static_cast<int64_t>(Keep<kResidual>(row, j + 3 * lanes, mask3, lower + kept, doc + kept));
   }
   for (; j < n && kept < room; ++j) {
-    const float bound =
-        (query.threshold - query.error_factor * docs.norm[j]) - docs.upper_offset[j];
+    float error = query.error_factor * docs.norm[j];
+    if constexpr (kResidual) error += query.residual_factor * docs.residual[j];
+    const float bound = (query.threshold - error) - docs.upper_offset[j];
     if (scores[j] < bound) continue;
-    const float sum = scores[j] + (docs.lower_offset[j] - query.error_factor * docs.norm[j]);
+    const float sum = scores[j] + (docs.lower_offset[j] - error);
     lower[kept] = sum == sum ? sum : -std::numeric_limits<float>::infinity();
     doc[kept] = first_doc + static_cast<int32_t>(j);
     ++kept;
   }
   return {j, kept};
+}
+
+FilterResult FilterScoresImpl(const float* scores, int64_t n, const QueryBounds& query,
+                              const DocBounds& docs, int32_t first_doc, float* lower, int32_t* doc,
+                              int64_t room) {
+  return docs.residual == nullptr
+             ? FilterScoresWith<false>(scores, n, query, docs, first_doc, lower, doc, room)
+             : FilterScoresWith<true>(scores, n, query, docs, first_doc, lower, doc, room);
 }
 
 }  // namespace tiny_knn::HWY_NAMESPACE

@@ -12,12 +12,15 @@ struct DocBounds {
   const float* norm;
   const float* upper_offset;
   const float* lower_offset;
+  const float* residual = nullptr;  // null: none
 };
 
 // Per-query numbers of the screen.
 struct QueryBounds {
-  float threshold = 0;     // an upper bound below it cannot reach the query's top k
-  float error_factor = 0;  // the screen's error is at most error_factor * norm + offsets
+  float threshold = 0;  // an upper bound below it cannot reach the query's top k
+  // The screen's error is at most error_factor * norm + residual_factor * residual + offsets.
+  float error_factor = 0;
+  float residual_factor = 0;
 };
 
 struct FilterResult {
@@ -25,9 +28,10 @@ struct FilterResult {
   int64_t kept;      // entries written
 };
 
-// Keeps score j unless  score < (threshold - error_factor * norm[j]) - upper_offset[j] , an
-// unordered comparison keeping it (so that NaN survives). For each kept score writes
-//   lower = score + (lower_offset[j] - error_factor * norm[j])   (-inf where that is NaN)
+// With E[j] = error_factor * norm[j] + residual_factor * residual[j]: keeps score j unless
+//   score < (threshold - E[j]) - upper_offset[j]
+// , an unordered comparison keeping it (so that NaN survives). For each kept score writes
+//   lower = score + (lower_offset[j] - E[j])   (-inf where that is NaN)
 //   doc   = first_doc + j
 // in order. Writes at most `room` entries, and may overwrite up to kCandidatePadding beyond
 // them.

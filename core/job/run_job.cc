@@ -15,6 +15,7 @@
 #include "core/job/machine_limits.h"
 #include "core/job/verify.h"
 #include "core/job/version.h"
+#include "core/search/isa.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -275,7 +276,8 @@ absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shap
                              .memory_limit_bytes = spec.memory_limit_bytes > 0
                                                        ? spec.memory_limit_bytes
                                                        : DefaultMemoryLimit(AvailableMemoryBytes()),
-                             .requested_batch_size = spec.batch_size.value_or(0)};
+                             .requested_batch_size = spec.batch_size.value_or(0),
+                             .has_int8_dot_products = HasInt8DotProducts()};
   return PlanSearch(shape, limits);
 }
 

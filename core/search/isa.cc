@@ -58,6 +58,15 @@ IsaLevel BestIsaLevel() {
   return best;
 }
 
+bool HasInt8DotProducts() {
+#if defined(__x86_64__)
+  static const bool has = __builtin_cpu_supports("avx512vnni") != 0;
+  return has && CurrentIsaLevel() == IsaLevel::kAvx512;
+#else
+  return false;
+#endif
+}
+
 absl::Status ForceIsaLevelForTest(IsaLevel level) {
   if (static_cast<int>(level) > static_cast<int>(BestIsaLevel())) {
     return absl::FailedPreconditionError(fmt::format("this machine has no {} (its best is {})",

@@ -24,6 +24,10 @@ IsaLevel CurrentIsaLevel();
 // The best level this machine has.
 IsaLevel BestIsaLevel();
 
+// Whether the machine multiplies vectors of 8-bit integers into 32-bit sums in one instruction that
+// does not saturate (AVX-512 VNNI), at the level in force.
+bool HasInt8DotProducts();
+
 // For tests: from now on every kernel of this process, the GEMM library's too, uses at most
 // `level`. Call it before the first search, from one thread. FailedPrecondition when the machine
 // lacks it.

@@ -40,6 +40,19 @@ constexpr int64_t kQueryScalarBytes = 128;
 constexpr int64_t kLeastDocBlock = 16;
 // What a transposing reader stages a file's columns in.
 constexpr int64_t kReaderStagingBytes = 2 * kMiB;
+// Codes are worth making where so many queries use them, rows are long enough for the products to
+// be what takes the time, and few enough docs survive what codes cannot tell apart.
+constexpr int64_t kLeastCodedQueries = 64;
+constexpr int64_t kLeastCodedDim = 32;
+constexpr int64_t kMostCodedDim = 65536;
+constexpr int64_t kLeastCodedDocs = 4096;
+constexpr int64_t kLeastCodedDocsPerResult = 16;
+// A query's candidates with codes, beyond 4 k.
+constexpr int64_t kExtraCodedCandidates = 512;
+// Norms of a row's codes and of what they leave, and its scale, float32 each.
+constexpr int64_t kCodedDocScalarBytes = 12;
+// Docs whose codes lie together.
+constexpr int64_t kCodedPanel = 64;
 // Beyond these the sums below could overflow.
 constexpr int64_t kLargestDim = int64_t{1} << 40;
 constexpr int64_t kLargestK = int64_t{1} << 48;
@@ -60,15 +73,25 @@ QueryBytes BytesPerQuery(const ProblemShape& shape, const SearchPlan& plan) {
   const int64_t score_bytes = ItemSize(WorkingDType(shape.compute_dtype));
   // Rows as converted, in double for rescoring, and in float32 for the screen.
   const int64_t row_bytes = shape.dim * (score_bytes + 8 + 4);
+  const int64_t code_bytes = plan.screen == ScreenKind::kInt8Codes ? shape.dim + 64 : 0;
   const int64_t exact_bytes = (shape.k + 1) * 16;  // the top k so far
-  return {row_bytes + shape.query_buffer_bytes_per_row + kQueryScalarBytes,
+  return {row_bytes + code_bytes + shape.query_buffer_bytes_per_row + kQueryScalarBytes,
           plan.doc_splits * (plan.candidate_capacity + kCandidatePadding) * kCandidateBytes,
           exact_bytes + shape.k * (8 + score_bytes)};
 }
 
 // A file's rows count as resident whether they are mapped or buffered.
-int64_t BytesPerDoc(const ProblemShape& shape) {
-  return shape.dim * ItemSize(shape.doc_dtype) + kDocScalarBytes;
+int64_t BytesPerDoc(const ProblemShape& shape, ScreenKind screen) {
+  const int64_t coded = screen == ScreenKind::kInt8Codes ? kCodedDocScalarBytes : 0;
+  return shape.dim * ItemSize(shape.doc_dtype) + kDocScalarBytes + coded;
+}
+
+ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, int64_t queries) {
+  const bool worth_codes =
+      limits.has_int8_dot_products && WorkingDType(shape.compute_dtype) == DType::kFloat32 &&
+      queries >= kLeastCodedQueries && shape.dim >= kLeastCodedDim && shape.dim <= kMostCodedDim &&
+      shape.num_docs >= kLeastCodedDocs && shape.num_docs / kLeastCodedDocsPerResult >= shape.k;
+  return worth_codes ? ScreenKind::kInt8Codes : ScreenKind::kFloat32Gemm;
 }
 
 std::string Bytes(int64_t bytes) {
@@ -84,22 +107,26 @@ struct Attempt {
   int64_t least_bytes = 0;
 };
 
-Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, int64_t queries,
-                       int64_t splits) {
+Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, ScreenKind screen,
+                       int64_t queries, int64_t splits) {
   SearchPlan plan;
+  plan.screen = screen;
+  const bool coded = screen == ScreenKind::kInt8Codes;
   plan.threads = limits.threads;
   plan.doc_splits = splits;
   const int64_t num_docs = std::max<int64_t>(shape.num_docs, 1);
-  const int64_t docs_in_cache = kDocBlockBytes / (shape.dim * 4);
+  const int64_t block_bytes_per_doc = coded ? (shape.dim + 3) / 4 * 4 : shape.dim * 4;
+  const int64_t docs_in_cache = kDocBlockBytes / block_bytes_per_doc;
   plan.doc_block = docs_in_cache >= kDocTile
                        ? std::min(docs_in_cache / kDocTile * kDocTile, kMaxDocBlock)
                        : std::max(docs_in_cache, kLeastDocBlock);
   plan.doc_block = std::min(plan.doc_block, num_docs);
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
   plan.query_tile = std::min(queries, kQueryTile);
-  plan.candidate_capacity = std::min(2 * shape.k, num_docs) + kExtraCandidates;
+  plan.candidate_capacity = coded ? std::min(4 * shape.k, num_docs) + kExtraCodedCandidates
+                                  : std::min(2 * shape.k, num_docs) + kExtraCandidates;
 
-  plan.memory.doc_blocks = plan.doc_block * shape.dim * 4;
+  plan.memory.doc_blocks = (plan.doc_block + (coded ? kCodedPanel : 0)) * block_bytes_per_doc;
   plan.memory.score_tiles =
       plan.threads * (plan.query_tile * plan.doc_tile * 4 + kGemmWorkspaceBytes);
   const int64_t candidates = splits * plan.candidate_capacity;
@@ -109,7 +136,7 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, i
   }
   const int64_t fixed = plan.memory.doc_blocks + plan.memory.score_tiles + plan.memory.scratch;
   const QueryBytes per_query = BytesPerQuery(shape, plan);
-  const int64_t per_doc = BytesPerDoc(shape);
+  const int64_t per_doc = BytesPerDoc(shape, screen);
   const int64_t least = fixed + per_query.total() + plan.doc_block * per_doc;
   if (limits.memory_limit_bytes < least) return {std::nullopt, least};
 
@@ -144,7 +171,13 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
   }
   int64_t queries = std::max<int64_t>(shape.num_queries, 1);
   if (limits.requested_batch_size > 0) queries = std::min(queries, limits.requested_batch_size);
-  const Attempt unsplit = PlanWithSplits(shape, limits, queries, 1);
+  ScreenKind screen = ChooseScreen(shape, limits, queries);
+  Attempt unsplit = PlanWithSplits(shape, limits, screen, queries, 1);
+  if (screen == ScreenKind::kInt8Codes &&
+      (!unsplit.plan.has_value() || unsplit.plan->query_batch < kLeastCodedQueries)) {
+    screen = ScreenKind::kFloat32Gemm;
+    unsplit = PlanWithSplits(shape, limits, screen, queries, 1);
+  }
   if (!unsplit.plan.has_value()) {
     return absl::InvalidArgumentError(fmt::format(
         "a memory limit of {} is too little for k={}, dim={} and {} threads; pass --memory-limit "
@@ -157,7 +190,7 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
   // there is memory for, since each way needs candidate lists of its own.
   for (int64_t splits = limits.threads / CeilDivide(plan.query_batch, kMinQueriesPerThread);
        splits > 1; splits /= 2) {
-    const Attempt split = PlanWithSplits(shape, limits, plan.query_batch, splits);
+    const Attempt split = PlanWithSplits(shape, limits, screen, plan.query_batch, splits);
     if (split.plan.has_value()) {
       plan = *split.plan;
       break;
@@ -179,6 +212,8 @@ std::string_view ScreenKindName(ScreenKind kind) {
   switch (kind) {
     case ScreenKind::kFloat32Gemm:
       return "float32 GEMM";
+    case ScreenKind::kInt8Codes:
+      return "int8 codes";
   }
   return "float32 GEMM";
 }

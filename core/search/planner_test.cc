@@ -40,7 +40,9 @@ TEST(PlannerTest, StaysWithinTheLimitForEveryShapeAndLimit) {
         for (const int64_t k : {1, 500, 2000}) {
           for (const int64_t limit : {8L << 20, 64L << 20, kGiB, 64 * kGiB}) {
             const ProblemShape shape = Shape(queries, docs, dim, k);
-            const MachineLimits limits{.threads = 2, .memory_limit_bytes = limit};
+            const MachineLimits limits{.threads = 2,
+                                       .memory_limit_bytes = limit,
+                                       .has_int8_dot_products = docs % 10'000 == 0};
             const auto plan = PlanSearch(shape, limits);
             if (plan.ok()) {
               ExpectSound(shape, limits, *plan);
@@ -139,6 +141,32 @@ TEST(PlannerTest, DescribesThePlanLineByLine) {
                            "batches", "chunks", "bytes read", "memory"}) {
     EXPECT_THAT(text, testing::HasSubstr(part));
   }
+}
+
+TEST(PlannerTest, ChoosesCodesWhereTheyPay) {
+  const MachineLimits limits{
+      .threads = 2, .memory_limit_bytes = 8 * kGiB, .has_int8_dot_products = true};
+  const auto screen = [](const ProblemShape& shape, const MachineLimits& with) {
+    return PlanSearch(shape, with)->screen;
+  };
+  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000), limits), ScreenKind::kInt8Codes);
+  // Few queries, short rows, few docs, most docs in the result, doubles, a machine without them.
+  EXPECT_EQ(screen(Shape(16, 200'000, 768, 10), limits), ScreenKind::kFloat32Gemm);
+  EXPECT_EQ(screen(Shape(1024, 200'000, 16, 10), limits), ScreenKind::kFloat32Gemm);
+  EXPECT_EQ(screen(Shape(1024, 2000, 768, 10), limits), ScreenKind::kFloat32Gemm);
+  EXPECT_EQ(screen(Shape(1024, 20'000, 768, 2000), limits), ScreenKind::kFloat32Gemm);
+  EXPECT_EQ(screen(Shape(1024, 200'000, 100'000, 10), limits), ScreenKind::kFloat32Gemm);
+  ProblemShape doubles = Shape(1024, 200'000, 768, 10);
+  doubles.compute_dtype = DType::kFloat64;
+  EXPECT_EQ(screen(doubles, limits), ScreenKind::kFloat32Gemm);
+  const MachineLimits without{.threads = 2, .memory_limit_bytes = 8 * kGiB};
+  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 10), without), ScreenKind::kFloat32Gemm);
+  // So little memory that few queries go into a batch.
+  const MachineLimits little{
+      .threads = 1, .memory_limit_bytes = 20 << 20, .has_int8_dot_products = true};
+  const SearchPlan plan = *PlanSearch(Shape(1024, 200'000, 768, 10'000), little);
+  EXPECT_LT(plan.query_batch, 64);
+  EXPECT_EQ(plan.screen, ScreenKind::kFloat32Gemm);
 }
 
 }  // namespace

@@ -175,6 +175,30 @@ void AddManyQueries(ListBuilder& list) {
   }
 }
 
+// So many docs that some lie closer together than what codes of eight bits can tell apart, in
+// numbers small, large, and far from the origin.
+void AddManyDocs(ListBuilder& list) {
+  for (const std::string_view scenario :
+       {"bell", "off_centre", "off_centre_both", "around_1e20", "around_1e_minus_20",
+        "huge_dimension", "row_scales", "near_ties_off_centre"}) {
+    for (const Metric metric : kMetrics) {
+      Case c = Make(scenario, metric, DType::kFloat32, kPlanned);
+      c.name = "many_docs_" + c.name;
+      list.Add(c, {10, 3000, 24, 60});
+    }
+  }
+  for (const std::string_view scenario :
+       {"codable_docs", "codable_queries_tiny_docs", "codable_far_from_zero"}) {
+    for (const Metric metric : kMetrics) {
+      for (const int64_t k : {10, 30, 90}) {
+        Case c = Make(scenario, metric, DType::kFloat32, kPlanned);
+        c.name = "many_docs_" + c.name;
+        list.Add(c, {20, 510, 24, k});
+      }
+    }
+  }
+}
+
 // Long rows, where errors add up to what the bound allows.
 void AddLongRows(ListBuilder& list) {
   for (const Metric metric : kMetrics) {
@@ -324,6 +348,7 @@ const std::vector<Case>& AllCases() {
     AddScenarios(list);
     AddFineSelections(list);
     AddManyQueries(list);
+    AddManyDocs(list);
     AddLongRows(list);
     AddShapes(list);
     AddDTypePairs(list);

@@ -8,6 +8,7 @@ const std::vector<EngineUnderTest>& EnginesUnderTest() {
   static const std::vector<EngineUnderTest>* const engines = new std::vector<EngineUnderTest>{
       {"cpu", MakeCpuEngine},
       {"cpuwarm", MakeCpuEngine, /*warm=*/true},
+      {"cpuint8", MakeCpuEngine, /*warm=*/false, ScreenKind::kInt8Codes},
   };
   return *engines;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/search/engine.h"
+#include "core/search/planner.h"
 
 namespace tiny_knn::conformance {
 
@@ -14,6 +15,7 @@ struct EngineUnderTest {
   std::unique_ptr<Engine> (*make)();
   // Each case is searched twice: by a search that keeps the docs warm, and by one that uses them.
   bool warm = false;
+  ScreenKind screen = ScreenKind::kFloat32Gemm;  // where the compute dtype has it
 };
 
 const std::vector<EngineUnderTest>& EnginesUnderTest();

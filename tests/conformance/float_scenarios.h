@@ -12,6 +12,7 @@ namespace tiny_knn::conformance {
 std::vector<Scenario> TieScenarios();
 std::vector<Scenario> MagnitudeScenarios();
 std::vector<Scenario> NonFiniteScenarios();
+std::vector<Scenario> CodeScenarios();
 
 inline Value PowerOfTwo(int exponent) { return std::ldexp(Value{1}, exponent); }
 

@@ -117,7 +117,8 @@ void StoreOne(Value value, DType dtype, std::byte* out) {
 const std::vector<Scenario>& FloatScenarios() {
   static const std::vector<Scenario>* const all = [] {
     auto* const list = new std::vector<Scenario>;
-    for (const auto& part : {TieScenarios(), MagnitudeScenarios(), NonFiniteScenarios()}) {
+    for (const auto& part :
+         {TieScenarios(), MagnitudeScenarios(), NonFiniteScenarios(), CodeScenarios()}) {
       list->insert(list->end(), part.begin(), part.end());
     }
     return list;

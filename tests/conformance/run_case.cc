@@ -187,6 +187,18 @@ std::string SearchAndCompare(Engine& engine, const Case& c, const SearchInput& i
   return CompareResults(expected.results, found) + CompareReports(expected.report, *report);
 }
 
+// The case's plan for the screen that is to be tested. There are no codes of doubles.
+SearchPlan PlanFor(const EngineUnderTest& engine, const Case& c) {
+  SearchPlan plan = PlanOfCase(c);
+  if (WorkingDType(c.compute_dtype) != DType::kFloat32) return plan;
+  plan.screen = engine.screen;
+  constexpr int64_t kUnit = 64;  // SearchPlan::doc_tile
+  if (plan.screen == ScreenKind::kInt8Codes) {
+    plan.doc_tile = (plan.doc_tile + kUnit - 1) / kUnit * kUnit;
+  }
+  return plan;
+}
+
 }  // namespace
 
 std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test,
@@ -226,7 +238,7 @@ std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test,
   const auto queries = MakeSource("queries", query_rows.view, c.storage);
   const auto docs = MakeSource("docs", doc_rows.view, c.storage);
   const std::unique_ptr<Engine> engine = engine_under_test.make();
-  const SearchPlan plan = PlanOfCase(c);
+  const SearchPlan plan = PlanFor(engine_under_test, c);
   const auto search = [&](const SearchPlan& with_plan, WarmDocs* warm) {
     return SearchAndCompare(*engine, c, {*queries, *docs, with_plan, warm}, options, answer);
   };

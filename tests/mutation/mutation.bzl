@@ -11,6 +11,9 @@ _HEADERS = [
     "gemm.h",
     "huge_pages.h",
     "index_range.h",
+    "int8_kernels.h",
+    "int8_screen.h",
+    "outward_rounding.h",
     "ranking.h",
     "rescore.h",
     "rounded_score.h",
@@ -27,6 +30,7 @@ _SOURCES = [
     "float32_screen.cc",
     "gemm.cc",
     "huge_pages.cc",
+    "int8_screen.cc",
     "rescore.cc",
     "rounded_score.cc",
     "thread_pool.cc",
@@ -35,6 +39,7 @@ _SOURCES = [
 # foreach_target.h includes these once more for every instruction set.
 _TEXTUAL_SOURCES = [
     "few_queries_gemm.cc",
+    "int8_kernels.cc",
     "screen_kernels.cc",
 ]
 

@@ -32,12 +32,15 @@ int Main(int argc, char** argv) {
     return 2;
   }
   const EngineUnderTest engine{"mutant", TINY_KNN_MUTANT::MakeCpuEngine};
+  const EngineUnderTest coded_engine{"mutantint8", TINY_KNN_MUTANT::MakeCpuEngine, /*warm=*/false,
+                                     ScreenKind::kInt8Codes};
   const EngineUnderTest warm_engine{"mutantwarm", TINY_KNN_MUTANT::MakeCpuEngine, /*warm=*/true};
   std::vector<std::pair<std::string, std::string>> failures;
   size_t ran = 0;
   for (const Case& c : AllCases()) {
     ++ran;
     std::string difference = RunCase(c, engine);
+    if (difference.empty()) difference = RunCase(c, coded_engine);
     if (difference.empty()) difference = RunCase(c, warm_engine);
     if (difference.empty()) continue;
     failures.emplace_back(c.name, std::move(difference));

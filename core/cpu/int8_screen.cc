@@ -1,0 +1,224 @@
+#include "core/cpu/int8_screen.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "core/cpu/outward_rounding.h"
+#include "core/matrix/convert.h"
+#include "core/search/row_kernels.h"
+
+namespace tiny_knn {
+namespace {
+
+constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
+
+// Docs whose mean is the centre.
+constexpr int64_t kCentreSample = 256;
+// Of what is coded, as a scale of codes: beyond these, subnormals or infinities would count.
+constexpr float kLeastScale = 0x1p-40F;
+constexpr float kGreatestScale = 0x1p40F;
+constexpr double kUnit = 0x1p-24;  // u
+// Everything that is rounded on the way from codes to a comparison, as a share of |q| (|c| + |s a|
+// + |e|): see docs/exactness.md.
+constexpr double kRoundingSlack = 0x1p-19;
+// Unit rows are rounded to float32: as in the float32 screen.
+constexpr double kUnitRowSlack = 0x1p-21;
+
+bool IsCodableScale(float scale) { return scale >= kLeastScale && scale <= kGreatestScale; }
+
+}  // namespace
+
+Int8Screen::Int8Screen(const SearchParams& params, int64_t dim, int64_t max_block)
+    : params_(params),
+      dim_(dim),
+      code_stride_(4 * CodeSteps(dim)),
+      units_(params, dim, max_block),
+      centre_(static_cast<size_t>(dim)),
+      panels_(static_cast<size_t>(CodeBytes(max_block, dim))),
+      scales_(static_cast<size_t>(max_block)) {}
+
+void Int8Screen::SetQueries(std::span<const PreparedQuery<float>> queries) {
+  units_.SetQueries(queries);
+  const size_t count = queries.size();
+  query_codes_.assign(count * static_cast<size_t>(code_stride_), 0);
+  queries_.assign(count, {});
+  query_bounds_.assign(count, {});
+  query_norms_.assign(count, 0);
+  for (size_t i = 0; i < count; ++i) {
+    query_norms_[i] = params_.metric == Metric::kCosine ? 1 + 0x1p-20 : queries[i].norm;
+    CodeQuery(static_cast<int64_t>(i));
+  }
+}
+
+// The scale, the codes and what they leave.
+void Int8Screen::CodeQuery(int64_t query) {
+  const size_t i = static_cast<size_t>(query);
+  CodedQuery& coded = queries_[i];
+  QueryBounds& bounds = query_bounds_[i];
+  int8_t* const codes = query_codes_.data() + query * code_stride_;
+  coded.codes = codes;
+  bounds = units_.InitialBounds(query);
+  if (std::isinf(bounds.error_factor)) return;  // every doc is kept for it
+  const float* const row = units_.query_row(query);
+  float greatest = 0;
+  for (int64_t j = 0; j < dim_; ++j) greatest = std::max(greatest, std::abs(row[j]));
+  const float scale = greatest / kGreatestCode;
+  double squared_residual = 0;
+  int32_t sum = 0;
+  if (greatest > 0 && !IsCodableScale(scale)) {
+    bounds.error_factor = kFloatInfinity;
+    return;
+  }
+  for (int64_t j = 0; j < dim_ && greatest > 0; ++j) {
+    const float wanted = std::nearbyint(row[j] / scale);
+    const float limit = kGreatestCode;
+    const float code = std::min(std::max(wanted, -limit), limit);
+    const double residual =
+        static_cast<double>(row[j]) - static_cast<double>(scale) * static_cast<double>(code);
+    squared_residual += residual * residual;
+    codes[j] = static_cast<int8_t>(code);
+    sum += codes[j];
+  }
+  coded.scale = scale;
+  coded.offset = -int32_t{kZeroCode} * sum;
+  bounds.error_factor = RoundUp(NormUpperBound(squared_residual, dim_) * (1 + 0x1p-20));
+  bounds.residual_factor = RoundUp(query_norms_[i] * (1 + 0x1p-20));
+}
+
+absl::Status Int8Screen::StartChunk(const MatrixView& rows, int64_t first_row) {
+  // The mean of a sample, finite rows only. Any centre is right; a good one makes short rows.
+  std::vector<double> sum(static_cast<size_t>(dim_), 0.0);
+  std::vector<float> row(static_cast<size_t>(dim_));
+  const int64_t step = std::max<int64_t>(1, rows.rows / kCentreSample);
+  int64_t taken = 0;
+  for (int64_t doc = 0; doc < rows.rows; doc += step) {
+    ConvertCounts ignored;
+    const absl::Status converted =
+        ConvertRows<float>(rows.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc,
+                           row.data(), dim_, ignored);
+    if (!converted.ok()) return converted;
+    const double squared_norm = SquaredNorm(row.data(), dim_);
+    if (!std::isfinite(squared_norm)) continue;
+    if (params_.metric == Metric::kCosine) units_.MakeUnitRow(row.data(), squared_norm, row.data());
+    for (int64_t j = 0; j < dim_; ++j) {
+      sum[static_cast<size_t>(j)] += static_cast<double>(row[static_cast<size_t>(j)]);
+    }
+    ++taken;
+  }
+  for (int64_t j = 0; j < dim_; ++j) {
+    const size_t i = static_cast<size_t>(j);
+    centre_[i] = taken == 0 ? 0 : static_cast<float>(sum[i] / static_cast<double>(taken));
+  }
+  const double squared_norm = SquaredNorm(centre_.data(), dim_);
+  if (!(NormUpperBound(squared_norm, dim_) < 0x1p60))
+    std::fill(centre_.begin(), centre_.end(), 0.F);
+  centre_norm_ = NormUpperBound(SquaredNorm(centre_.data(), dim_), dim_);
+  for (size_t i = 0; i < queries_.size(); ++i) {
+    const float* const query = units_.query_row(static_cast<int64_t>(i));
+    double dot = 0;
+    for (int64_t j = 0; j < dim_; ++j) {
+      dot += static_cast<double>(query[j]) * static_cast<double>(centre_[static_cast<size_t>(j)]);
+    }
+    queries_[i].centre_dot =
+        std::isinf(query_bounds_[i].error_factor) ? 0 : static_cast<float>(dot);
+  }
+  return absl::OkStatus();
+}
+
+void Int8Screen::SetBlock(const MatrixView& rows, float*) { block_ = rows; }
+
+// Codes are not kept between searches.
+void Int8Screen::SetPreparedBlock(const float*) {}
+
+void Int8Screen::CodeDoc(int64_t doc, bool screened, Scratch& scratch, int64_t bound_index,
+                         DocBoundArrays& bounds) {
+  const size_t at = static_cast<size_t>(bound_index);
+  uint8_t* const panel = panels_.data() + doc / kPanelDocs * PanelBytes(dim_);
+  float scale = 0;
+  double coded_norm = 0;
+  double residual = 0;
+  if (screened) {
+    const float greatest =
+        CentreRow(scratch.row.data(), centre_.data(), dim_, scratch.centred.data());
+    scale = greatest / kGreatestCode;
+    if (greatest == 0) {
+      std::fill(scratch.codes.begin(), scratch.codes.end(), kZeroCode);
+    } else if (IsCodableScale(scale)) {
+      const CodedRow coded =
+          EncodeRow(scratch.centred.data(), scale, 1 / scale, dim_, scratch.codes.data());
+      const double n = static_cast<double>(dim_);
+      coded_norm = static_cast<double>(scale) *
+                   std::sqrt(static_cast<double>(coded.squared_codes)) * (1 + 0x1p-50);
+      // The sum's own rounding, squares too small for float32, and the rounding of each residual.
+      const double squared = static_cast<double>(coded.squared_residual);
+      residual = std::sqrt(squared) * (1 + (n + 8) * kUnit) +
+                 std::sqrt(n) * 0x1p-23 * static_cast<double>(scale);
+      residual = (residual + 3 * kUnit * coded_norm) * (1 + 4 * kUnit);
+    } else {
+      screened = false;
+    }
+  }
+  if (!screened) {
+    std::fill(scratch.codes.begin(), scratch.codes.end(), kZeroCode);
+    scale = 0;
+    bounds.upper_offset[at] = kFloatInfinity;
+    bounds.lower_offset[at] = -kFloatInfinity;
+  }
+  residual += kRoundingSlack * (centre_norm_ + coded_norm + residual);
+  if (params_.metric == Metric::kCosine) {
+    residual += kUnitRowSlack + static_cast<double>(dim_) * 0x1p-50;
+  }
+  residual += 0x1p-100;
+  bounds.coded_norm[at] = RoundUp(coded_norm);
+  bounds.residual[at] = RoundUp(residual);
+  scales_[static_cast<size_t>(doc)] = scale;
+  PutInPanel(scratch.codes.data(), dim_, doc % kPanelDocs, panel);
+}
+
+absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
+                                     DocBoundArrays& bounds, PrepareCounts& counts) {
+  Scratch scratch;
+  scratch.row.resize(static_cast<size_t>(dim_));
+  scratch.centred.resize(static_cast<size_t>(dim_));
+  scratch.codes.resize(static_cast<size_t>(dim_));
+  float* const row = scratch.row.data();
+  for (int64_t doc = docs.begin; doc < docs.end; ++doc) {
+    const absl::Status converted =
+        ConvertRows<float>(block_.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc, row,
+                           dim_, counts.convert);
+    if (!converted.ok()) return converted;
+    const double squared_norm = SquaredNorm(row, dim_);
+    const bool finite = std::isfinite(squared_norm);
+    if (!finite) ++counts.nonfinite_rows;
+    units_.SetBounds(squared_norm, finite, chunk_offset + doc, bounds);
+    const bool screened =
+        std::isfinite(bounds.upper_offset[static_cast<size_t>(chunk_offset + doc)]);
+    if (screened && params_.metric == Metric::kCosine) units_.MakeUnitRow(row, squared_norm, row);
+    CodeDoc(doc, screened, scratch, chunk_offset + doc, bounds);
+  }
+  return absl::OkStatus();
+}
+
+void Int8Screen::ScoreTile(IndexRange queries, IndexRange docs, float* scores,
+                           int64_t stride) const {
+  ScoreCodes(queries_.data() + queries.begin, queries.size(),
+             panels_.data() + docs.begin / kPanelDocs * PanelBytes(dim_),
+             scales_.data() + docs.begin, docs.size(), dim_, scores, stride);
+}
+
+QueryBounds Int8Screen::InitialBounds(int64_t query) const {
+  return query_bounds_[static_cast<size_t>(query)];
+}
+
+float Int8Screen::ThresholdFor(int64_t query, float score) const {
+  if (std::isinf(query_bounds_[static_cast<size_t>(query)].error_factor)) return -kFloatInfinity;
+  return units_.ThresholdFor(query, score);
+}
+
+float Int8Screen::CertainScore(int64_t query, float lower) const {
+  return units_.CertainScore(query, lower);
+}
+
+}  // namespace tiny_knn

@@ -1,0 +1,68 @@
+// The int8 screen: rows as 8-bit codes with a scale each, multiplied in integers without error.
+// What a code leaves of its row, the residual, is known by its norm, and so is how far a sum of
+// products can be from the dot product. docs/exactness.md derives the bound.
+//
+//   q.d  =  q.c + t s (b.a) + f.(s a) + q.e       |f.(s a) + q.e|  <=  |f| |s a| + |q| |e|
+//
+// c: the centre of the docs, d - c = s a + e with codes a, q = t b + f with codes b.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/cpu/float32_screen.h"
+#include "core/cpu/int8_kernels.h"
+#include "core/cpu/screen.h"
+#include "core/matrix/aligned_vector.h"
+
+namespace tiny_knn {
+
+// Dims for which sums of products fit in 32 bits.
+inline constexpr int64_t kMostInt8Dim = 65536;
+
+// For working type float. What is the same for every arithmetic, the units G and which threshold
+// follows from which score, is the float32 screen's.
+class Int8Screen : public Screen<float> {
+ public:
+  // Holds codes of up to `max_block` docs. REQUIRES: dim <= kMostInt8Dim.
+  Int8Screen(const SearchParams& params, int64_t dim, int64_t max_block);
+
+  void SetQueries(std::span<const PreparedQuery<float>> queries) override;
+  absl::Status StartChunk(const MatrixView& rows, int64_t first_row) override;
+  void SetBlock(const MatrixView& rows, float* kept) override;
+  void SetPreparedBlock(const float* kept) override;
+  absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
+                           DocBoundArrays& bounds, PrepareCounts& counts) override;
+  void ScoreTile(IndexRange queries, IndexRange docs, float* scores, int64_t stride) const override;
+  QueryBounds InitialBounds(int64_t query) const override;
+  float ThresholdFor(int64_t query, float score) const override;
+  float CertainScore(int64_t query, float lower) const override;
+
+ private:
+  struct Scratch {
+    std::vector<float> row;      // as converted; of unit length for cosine
+    std::vector<float> centred;  // less the centre
+    std::vector<uint8_t> codes;
+  };
+  void CodeQuery(int64_t query);
+  void CodeDoc(int64_t doc, bool screened, Scratch& scratch, int64_t bound_index,
+               DocBoundArrays& bounds);
+
+  const SearchParams params_;
+  const int64_t dim_;
+  const int64_t code_stride_;  // of queries
+  Float32Screen<float> units_;
+  AlignedVector<int8_t> query_codes_;  // [num_queries, code_stride_]
+  std::vector<CodedQuery> queries_;
+  std::vector<QueryBounds> query_bounds_;
+  std::vector<double> query_norms_;
+  std::vector<float> centre_;  // [dim]
+  double centre_norm_ = 0;     // upper bound
+  MatrixView block_;
+  AlignedVector<uint8_t> panels_;  // of the block
+  std::vector<float> scales_;      // [max_block] by doc of the block
+};
+
+}  // namespace tiny_knn
