@@ -142,8 +142,10 @@ absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t e
   // Candidates have been prepared when they are scored, so what is kept of them is there.
   chunk_rows_ = values_kept ? std::make_unique<ChunkRows<T>>(warm_->view(), DType::kFloat32)
                             : std::make_unique<ChunkRows<T>>(chunk_, params_.compute_dtype);
-  if (prepared_) return absl::OkStatus();
-  return screen_->StartChunk(chunk_, begin);
+  const KeptDocs kept = warm_ == nullptr ? KeptDocs() : warm_->KeptFrom(begin);
+  if (!prepared_) return screen_->StartChunk(chunk_, begin, kept);
+  screen_->StartPreparedChunk(kept);
+  return absl::OkStatus();
 }
 
 template <typename T>
@@ -153,13 +155,12 @@ int64_t BatchSearch<T>::BlockDocs() const {
   if (!prepared_ || query_parts_ > 1) return plan_.doc_block;
   const int64_t docs = std::min(kPairsPerPreparedBlock / num_queries_,
                                 kPreparedBlockBytes / (dim_ * int64_t{sizeof(float)}));
-  return std::max(docs, plan_.doc_block);
+  return std::max(docs / kTileDocs * kTileDocs, plan_.doc_block);
 }
 
 template <typename T>
 absl::Status BatchSearch<T>::StartBlock(IndexRange block) {
-  float* const kept =
-      warm_ == nullptr ? nullptr : warm_->rows() + (chunk_begin_ + block.begin) * dim_;
+  const KeptDocs kept = warm_ == nullptr ? KeptDocs() : warm_->KeptFrom(chunk_begin_ + block.begin);
   if (prepared_) {
     screen_->SetPreparedBlock(kept);
     return absl::OkStatus();

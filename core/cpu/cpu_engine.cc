@@ -33,8 +33,8 @@ class CpuEngine : public Engine {
     if (warm == nullptr) return Engine::StartWarmSearch(warm_docs, docs, params, plan);
     const absl::Status fits = warm->CheckFits(docs, params);
     if (!fits.ok()) return fits;
-    // What is kept is for float32 arithmetic; codes are made anew, which costs less than that.
-    if (plan.screen != ScreenKind::kFloat32Gemm) return absl::OkStatus();
+    // What another arithmetic made of them is of no use.
+    if (plan.screen != warm->screen()) return absl::OkStatus();
     // Where they cannot be used, filled, or given memory, the search goes on as if there were none.
     if (!warm->are_working_rows() && docs.buffer_bytes_per_row() > 0) return absl::OkStatus();
     if (!warm->filled() && (plan.doc_chunk < docs.rows() || !warm->Allocate())) {

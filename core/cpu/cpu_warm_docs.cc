@@ -8,45 +8,54 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "core/cpu/int8_kernels.h"
 #include "core/matrix/dtype.h"
 
 namespace tiny_knn {
 namespace {
 
 constexpr int64_t kFloatBytes = sizeof(float);
-constexpr int64_t kBoundBytes = 3 * kFloatBytes;  // a doc's share of DocBoundArrays
+constexpr int64_t kBoundBytes = 3 * kFloatBytes;       // a doc's share of DocBoundArrays
+constexpr int64_t kCodedBoundBytes = 6 * kFloatBytes;  // with codes, its scale included
 
-// For cosine the screen multiplies unit rows, for doubles rounded ones.
-bool KeepsWorkingRows(Metric metric, DType compute_dtype) {
-  return metric != Metric::kCosine && WorkingDType(compute_dtype) == DType::kFloat32;
+// For cosine the screen multiplies unit rows, for doubles rounded ones, and codes are no rows.
+bool KeepsWorkingRows(const ProblemShape& shape, ScreenKind screen) {
+  return screen == ScreenKind::kFloat32Gemm && shape.metric != Metric::kCosine &&
+         WorkingDType(shape.compute_dtype) == DType::kFloat32;
 }
 
 }  // namespace
 
 std::unique_ptr<CpuWarmDocs> CpuWarmDocs::Make(const ProblemShape& shape, const SearchPlan& plan) {
   if (shape.num_docs < 1 || shape.dim < 1 || plan.num_chunks != 1) return nullptr;
-  const bool rescored_from_source = !KeepsWorkingRows(shape.metric, shape.compute_dtype);
+  const bool rescored_from_source = !KeepsWorkingRows(shape, plan.screen);
   if (rescored_from_source && shape.doc_buffer_bytes_per_row > 0) return nullptr;
   int64_t elements = 0;
   if (__builtin_mul_overflow(shape.num_docs, shape.dim, &elements)) return nullptr;
   // Far beyond any machine, and far enough from overflow for all that is added.
   if (elements > INT64_MAX / (8 * kBoundBytes)) return nullptr;
-  return std::unique_ptr<CpuWarmDocs>(new CpuWarmDocs(shape));
+  return std::unique_ptr<CpuWarmDocs>(new CpuWarmDocs(shape, plan.screen));
 }
 
-CpuWarmDocs::CpuWarmDocs(const ProblemShape& shape)
+CpuWarmDocs::CpuWarmDocs(const ProblemShape& shape, ScreenKind screen)
     : num_docs_(shape.num_docs),
       dim_(shape.dim),
       doc_dtype_(shape.doc_dtype),
       compute_dtype_(shape.compute_dtype),
       metric_(shape.metric),
-      are_working_rows_(KeepsWorkingRows(shape.metric, shape.compute_dtype)) {}
+      screen_(screen),
+      are_working_rows_(KeepsWorkingRows(shape, screen)) {}
 
-int64_t CpuWarmDocs::row_bytes() const {
-  return HugePages::RoundUp(num_docs_ * dim_ * kFloatBytes);
+int64_t CpuWarmDocs::item_bytes() const {
+  return screen_ == ScreenKind::kInt8Codes ? CodeBytes(num_docs_, dim_)
+                                           : num_docs_ * dim_ * kFloatBytes;
 }
 
-int64_t CpuWarmDocs::bounds_bytes() const { return num_docs_ * kBoundBytes; }
+int64_t CpuWarmDocs::row_bytes() const { return HugePages::RoundUp(item_bytes()); }
+
+int64_t CpuWarmDocs::bounds_bytes() const {
+  return num_docs_ * (screen_ == ScreenKind::kInt8Codes ? kCodedBoundBytes : kBoundBytes);
+}
 
 int64_t CpuWarmDocs::bytes() const { return row_bytes() + bounds_bytes(); }
 
@@ -70,9 +79,13 @@ absl::Status CpuWarmDocs::CheckFits(const RowSource& docs, const SearchParams& p
 }
 
 bool CpuWarmDocs::Allocate() {
-  if (!rows_.Allocate(num_docs_ * dim_ * kFloatBytes)) return false;
+  if (!rows_.Allocate(item_bytes())) return false;
   try {
-    bounds_.emplace(num_docs_);
+    bounds_.emplace(num_docs_, screen_);
+    if (screen_ == ScreenKind::kInt8Codes) {
+      scales_.resize(static_cast<size_t>(num_docs_));
+      centre_.resize(static_cast<size_t>(dim_));
+    }
   } catch (const std::bad_alloc&) {
     Clear();
     return false;
@@ -89,8 +102,19 @@ void CpuWarmDocs::FinishFilling(const PrepareCounts& counts) {
 void CpuWarmDocs::Clear() {
   rows_.Release();
   bounds_.reset();
+  scales_ = {};
+  centre_ = {};
   counts_ = {};
   state_ = State::kEmpty;
+}
+
+KeptDocs CpuWarmDocs::KeptFrom(int64_t doc) {
+  if (screen_ == ScreenKind::kInt8Codes) {
+    return {.codes = reinterpret_cast<uint8_t*>(rows_.data()) + doc / kPanelDocs * PanelBytes(dim_),
+            .scales = scales_.data() + doc,
+            .centre = centre_.data()};
+  }
+  return {.rows = reinterpret_cast<float*>(rows_.data()) + doc * dim_};
 }
 
 MatrixView CpuWarmDocs::view() const {

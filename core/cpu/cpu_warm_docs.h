@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "core/cpu/huge_pages.h"
@@ -55,9 +56,12 @@ class CpuWarmDocs final : public WarmDocs {
   bool filling() const { return state_ == State::kFilling; }
   const PrepareCounts& counts() const { return counts_; }
 
-  // [num_docs, dim] in float32, as the screen multiplies them: unit rows for cosine. REQUIRES: not
-  // empty. So do the next two.
-  float* rows() const { return reinterpret_cast<float*>(rows_.data()); }
+  // Which screen's they are.
+  ScreenKind screen() const { return screen_; }
+  // What is kept of the docs from `doc` on, a multiple of kTileDocs: rows [num_docs, dim] in
+  // float32 as the screen multiplies them, unit rows for cosine; or codes, scales and centre.
+  // REQUIRES: not empty. So do the next two.
+  KeptDocs KeptFrom(int64_t doc);
   // [num_docs]
   DocBoundArrays& bounds() { return *bounds_; }
   MatrixView view() const;
@@ -68,7 +72,8 @@ class CpuWarmDocs final : public WarmDocs {
  private:
   enum class State { kEmpty, kFilling, kPrepared, kFilled };
 
-  explicit CpuWarmDocs(const ProblemShape& shape);
+  CpuWarmDocs(const ProblemShape& shape, ScreenKind screen);
+  int64_t item_bytes() const;    // of all rows or codes
   int64_t row_bytes() const;     // of all rows, in whole pages
   int64_t bounds_bytes() const;  // of all bounds
 
@@ -77,9 +82,12 @@ class CpuWarmDocs final : public WarmDocs {
   const DType doc_dtype_;
   const DType compute_dtype_;
   const Metric metric_;
+  const ScreenKind screen_;
   const bool are_working_rows_;
   State state_ = State::kEmpty;
-  HugePages rows_;
+  HugePages rows_;  // or codes
+  std::vector<float> scales_;
+  std::vector<float> centre_;
   std::optional<DocBoundArrays> bounds_;
   PrepareCounts counts_;
 };

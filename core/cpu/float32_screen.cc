@@ -102,9 +102,12 @@ void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
 }
 
 template <typename T>
-absl::Status Float32Screen<T>::StartChunk(const MatrixView&, int64_t) {
+absl::Status Float32Screen<T>::StartChunk(const MatrixView&, int64_t, const KeptDocs&) {
   return absl::OkStatus();
 }
+
+template <typename T>
+void Float32Screen<T>::StartPreparedChunk(const KeptDocs&) {}
 
 template <typename T>
 void Float32Screen<T>::MakeUnitRow(const T* row, double squared_norm, float* out) const {
@@ -112,11 +115,11 @@ void Float32Screen<T>::MakeUnitRow(const T* row, double squared_norm, float* out
 }
 
 template <typename T>
-void Float32Screen<T>::SetBlock(const MatrixView& rows, float* kept) {
+void Float32Screen<T>::SetBlock(const MatrixView& rows, const KeptDocs& kept) {
   block_ = rows;
   // The GEMM wants rows that do not overlap; repeated rows (stride 0) are copied.
-  in_place_ = kept == nullptr && std::is_same_v<T, float> && params_.metric != Metric::kCosine &&
-              AreWorkingRows<T>(rows, params_.compute_dtype) &&
+  in_place_ = kept.rows == nullptr && std::is_same_v<T, float> &&
+              params_.metric != Metric::kCosine && AreWorkingRows<T>(rows, params_.compute_dtype) &&
               rows.row_stride_bytes >= rows.dim * static_cast<int64_t>(sizeof(float));
   if (in_place_) {
     prepared_rows_ = nullptr;
@@ -124,17 +127,18 @@ void Float32Screen<T>::SetBlock(const MatrixView& rows, float* kept) {
     screen_stride_ = rows.row_stride_bytes / static_cast<int64_t>(sizeof(float));
     return;
   }
-  if (kept == nullptr) {
+  prepared_rows_ = kept.rows;
+  if (kept.rows == nullptr) {
     block_rows_.resize(static_cast<size_t>(max_block_ * dim_));
-    kept = block_rows_.data();
+    prepared_rows_ = block_rows_.data();
   }
-  prepared_rows_ = kept;
-  SetPreparedBlock(kept);
+  screen_rows_ = prepared_rows_;
+  screen_stride_ = dim_;
 }
 
 template <typename T>
-void Float32Screen<T>::SetPreparedBlock(const float* kept) {
-  screen_rows_ = kept;
+void Float32Screen<T>::SetPreparedBlock(const KeptDocs& kept) {
+  screen_rows_ = kept.rows;
   screen_stride_ = dim_;
 }
 

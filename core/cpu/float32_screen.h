@@ -23,9 +23,10 @@ class Float32Screen : public Screen<T> {
   Float32Screen(const SearchParams& params, int64_t dim, int64_t max_block);
 
   void SetQueries(std::span<const PreparedQuery<T>> queries) override;
-  absl::Status StartChunk(const MatrixView& rows, int64_t first_row) override;
-  void SetBlock(const MatrixView& rows, float* kept) override;
-  void SetPreparedBlock(const float* kept) override;
+  absl::Status StartChunk(const MatrixView& rows, int64_t first_row, const KeptDocs& kept) override;
+  void StartPreparedChunk(const KeptDocs& kept) override;
+  void SetBlock(const MatrixView& rows, const KeptDocs& kept) override;
+  void SetPreparedBlock(const KeptDocs& kept) override;
   absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                            DocBoundArrays& bounds, PrepareCounts& counts) override;
   void ScoreTile(IndexRange queries, IndexRange docs, float* scores, int64_t stride) const override;

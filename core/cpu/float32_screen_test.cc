@@ -65,7 +65,7 @@ double CheckEveryPair(Metric metric, int64_t dim, const Rows<T>& rows) {
   }
   Float32Screen<T> screen({.k = 1, .metric = metric, .compute_dtype = dtype}, dim, kDocs);
   screen.SetQueries(queries);
-  screen.SetBlock({rows.docs.data(), dtype, kDocs, dim, dim * int64_t{sizeof(T)}}, nullptr);
+  screen.SetBlock({rows.docs.data(), dtype, kDocs, dim, dim * int64_t{sizeof(T)}}, {});
   DocBoundArrays bounds(kDocs);
   PrepareCounts counts;
   EXPECT_TRUE(screen.PrepareDocs({0, kDocs}, 0, 0, bounds, counts).ok());
@@ -133,7 +133,7 @@ TEST(Float32ScreenTest, KeepsRowsThatItCannotBound) {
       PrepareQuery(query_row.data(), wide.data(), 2)};
   Float32Screen<float> screen({.k = 1}, 2, 5);
   screen.SetQueries(queries);
-  screen.SetBlock({docs.data(), DType::kFloat32, 5, 2, 8}, nullptr);
+  screen.SetBlock({docs.data(), DType::kFloat32, 5, 2, 8}, {});
   DocBoundArrays bounds(5);
   PrepareCounts counts;
   ASSERT_TRUE(screen.PrepareDocs({0, 5}, 0, 0, bounds, counts).ok());

@@ -36,8 +36,7 @@ Int8Screen::Int8Screen(const SearchParams& params, int64_t dim, int64_t max_bloc
       code_stride_(4 * CodeSteps(dim)),
       units_(params, dim, max_block),
       centre_(static_cast<size_t>(dim)),
-      panels_(static_cast<size_t>(CodeBytes(max_block, dim))),
-      scales_(static_cast<size_t>(max_block)) {}
+      max_block_(max_block) {}
 
 void Int8Screen::SetQueries(std::span<const PreparedQuery<float>> queries) {
   units_.SetQueries(queries);
@@ -87,7 +86,8 @@ void Int8Screen::CodeQuery(int64_t query) {
   bounds.residual_factor = RoundUp(query_norms_[i] * (1 + 0x1p-20));
 }
 
-absl::Status Int8Screen::StartChunk(const MatrixView& rows, int64_t first_row) {
+absl::Status Int8Screen::StartChunk(const MatrixView& rows, int64_t first_row,
+                                    const KeptDocs& kept) {
   // The mean of a sample, finite rows only. Any centre is right; a good one makes short rows.
   std::vector<double> sum(static_cast<size_t>(dim_), 0.0);
   std::vector<float> row(static_cast<size_t>(dim_));
@@ -114,6 +114,17 @@ absl::Status Int8Screen::StartChunk(const MatrixView& rows, int64_t first_row) {
   const double squared_norm = SquaredNorm(centre_.data(), dim_);
   if (!(NormUpperBound(squared_norm, dim_) < 0x1p60))
     std::fill(centre_.begin(), centre_.end(), 0.F);
+  if (kept.centre != nullptr) std::copy(centre_.begin(), centre_.end(), kept.centre);
+  SetCentre();
+  return absl::OkStatus();
+}
+
+void Int8Screen::StartPreparedChunk(const KeptDocs& kept) {
+  std::copy(kept.centre, kept.centre + dim_, centre_.begin());
+  SetCentre();
+}
+
+void Int8Screen::SetCentre() {
   centre_norm_ = NormUpperBound(SquaredNorm(centre_.data(), dim_), dim_);
   for (size_t i = 0; i < queries_.size(); ++i) {
     const float* const query = units_.query_row(static_cast<int64_t>(i));
@@ -124,18 +135,26 @@ absl::Status Int8Screen::StartChunk(const MatrixView& rows, int64_t first_row) {
     queries_[i].centre_dot =
         std::isinf(query_bounds_[i].error_factor) ? 0 : static_cast<float>(dot);
   }
-  return absl::OkStatus();
 }
 
-void Int8Screen::SetBlock(const MatrixView& rows, float*) { block_ = rows; }
+void Int8Screen::SetBlock(const MatrixView& rows, const KeptDocs& kept) {
+  block_ = rows;
+  if (kept.codes != nullptr) return SetPreparedBlock(kept);
+  block_panels_.resize(static_cast<size_t>(CodeBytes(max_block_, dim_)));
+  block_scales_.resize(static_cast<size_t>(max_block_));
+  panels_ = block_panels_.data();
+  scales_ = block_scales_.data();
+}
 
-// Codes are not kept between searches.
-void Int8Screen::SetPreparedBlock(const float*) {}
+void Int8Screen::SetPreparedBlock(const KeptDocs& kept) {
+  panels_ = kept.codes;
+  scales_ = kept.scales;
+}
 
 void Int8Screen::CodeDoc(int64_t doc, bool screened, Scratch& scratch, int64_t bound_index,
                          DocBoundArrays& bounds) {
   const size_t at = static_cast<size_t>(bound_index);
-  uint8_t* const panel = panels_.data() + doc / kPanelDocs * PanelBytes(dim_);
+  uint8_t* const panel = panels_ + doc / kPanelDocs * PanelBytes(dim_);
   float scale = 0;
   double coded_norm = 0;
   double residual = 0;
@@ -173,7 +192,7 @@ void Int8Screen::CodeDoc(int64_t doc, bool screened, Scratch& scratch, int64_t b
   residual += 0x1p-100;
   bounds.coded_norm[at] = RoundUp(coded_norm);
   bounds.residual[at] = RoundUp(residual);
-  scales_[static_cast<size_t>(doc)] = scale;
+  scales_[doc] = scale;
   PutInPanel(scratch.codes.data(), dim_, doc % kPanelDocs, panel);
 }
 
@@ -204,8 +223,8 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
 void Int8Screen::ScoreTile(IndexRange queries, IndexRange docs, float* scores,
                            int64_t stride) const {
   ScoreCodes(queries_.data() + queries.begin, queries.size(),
-             panels_.data() + docs.begin / kPanelDocs * PanelBytes(dim_),
-             scales_.data() + docs.begin, docs.size(), dim_, scores, stride);
+             panels_ + docs.begin / kPanelDocs * PanelBytes(dim_), scales_ + docs.begin,
+             docs.size(), dim_, scores, stride);
 }
 
 QueryBounds Int8Screen::InitialBounds(int64_t query) const {

@@ -30,9 +30,10 @@ class Int8Screen : public Screen<float> {
   Int8Screen(const SearchParams& params, int64_t dim, int64_t max_block);
 
   void SetQueries(std::span<const PreparedQuery<float>> queries) override;
-  absl::Status StartChunk(const MatrixView& rows, int64_t first_row) override;
-  void SetBlock(const MatrixView& rows, float* kept) override;
-  void SetPreparedBlock(const float* kept) override;
+  absl::Status StartChunk(const MatrixView& rows, int64_t first_row, const KeptDocs& kept) override;
+  void StartPreparedChunk(const KeptDocs& kept) override;
+  void SetBlock(const MatrixView& rows, const KeptDocs& kept) override;
+  void SetPreparedBlock(const KeptDocs& kept) override;
   absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                            DocBoundArrays& bounds, PrepareCounts& counts) override;
   void ScoreTile(IndexRange queries, IndexRange docs, float* scores, int64_t stride) const override;
@@ -47,6 +48,7 @@ class Int8Screen : public Screen<float> {
     std::vector<uint8_t> codes;
   };
   void CodeQuery(int64_t query);
+  void SetCentre();  // to centre_: what else follows from it
   void CodeDoc(int64_t doc, bool screened, Scratch& scratch, int64_t bound_index,
                DocBoundArrays& bounds);
 
@@ -61,8 +63,12 @@ class Int8Screen : public Screen<float> {
   std::vector<float> centre_;  // [dim]
   double centre_norm_ = 0;     // upper bound
   MatrixView block_;
-  AlignedVector<uint8_t> panels_;  // of the block
-  std::vector<float> scales_;      // [max_block] by doc of the block
+  uint8_t* panels_ = nullptr;  // of the block
+  float* scales_ = nullptr;    // [docs of the block]
+  // Where nobody else keeps them.
+  const int64_t max_block_;
+  AlignedVector<uint8_t> block_panels_;
+  std::vector<float> block_scales_;
 };
 
 }  // namespace tiny_knn

@@ -60,6 +60,16 @@ struct DocBoundArrays {
   std::vector<float> residual;
 };
 
+// Where a screen leaves what it made of docs, for other searches: of the docs from a first one on,
+// which is a multiple of kTileDocs. Null pointers: nowhere. What a screen does not make stays
+// unused.
+struct KeptDocs {
+  float* rows = nullptr;     // [docs, dim]
+  uint8_t* codes = nullptr;  // panels, core/cpu/int8_kernels.h
+  float* scales = nullptr;   // [docs]
+  float* centre = nullptr;   // [dim], of all docs
+};
+
 // What preparing docs noticed.
 struct PrepareCounts {
   int64_t nonfinite_rows = 0;
@@ -81,16 +91,20 @@ class Screen {
 
   // Starts a chunk of docs: blocks come from it until the next one. Its first doc is `first_row` of
   // the file, for messages.
-  virtual absl::Status StartChunk(const MatrixView& rows, int64_t first_row) = 0;
+  virtual absl::Status StartChunk(const MatrixView& rows, int64_t first_row,
+                                  const KeptDocs& kept) = 0;
+
+  // Starts a chunk whose docs were all prepared before.
+  virtual void StartPreparedChunk(const KeptDocs& kept) = 0;
 
   // Starts a block of docs to be prepared: rows of the file's dtype, valid until the next block.
-  // Prepared rows are written to `kept` [rows.rows, dim], which may serve SetPreparedBlock as long
-  // as it lives, or where null to memory of the screen's own, if they have to be written at all.
-  virtual void SetBlock(const MatrixView& rows, float* kept) = 0;
+  // What is made of them is written to `kept`, which may serve SetPreparedBlock as long as it
+  // lives, or where null to memory of the screen's own, if it has to be written at all.
+  virtual void SetBlock(const MatrixView& rows, const KeptDocs& kept) = 0;
 
   // Starts a block of docs that a screen of the same metric, dim and compute dtype prepared
-  // before: `kept` [num_docs, dim] as it was written then, the bounds as they were filled then.
-  virtual void SetPreparedBlock(const float* kept) = 0;
+  // before: `kept` as it was written then, the bounds as they were filled then.
+  virtual void SetPreparedBlock(const KeptDocs& kept) = 0;
 
   // Prepares docs `docs` of the block: converts where needed, fills the bounds of those docs at
   // `bounds` + `chunk_offset` + doc. `first_row` is the block's first doc in the file, for

@@ -169,7 +169,7 @@ absl::Status VerifyRows(PreparedJob& job, ResultSink& sink, const Progress* prog
                   result.verify_mismatches, result.verified_queries, first_mismatch));
 }
 
-absl::StatusOr<PreparedJob> Prepare(const JobSpec& spec) {
+absl::StatusOr<PreparedJob> Prepare(const JobSpec& spec, DocsUse use) {
   absl::Status status = CheckSpec(spec);
   if (!status.ok()) return status;
   absl::StatusOr<Inputs> inputs = OpenInputs(spec);
@@ -206,7 +206,7 @@ absl::StatusOr<PreparedJob> Prepare(const JobSpec& spec) {
                .compute_dtype = spec.compute_dtype,
                .query_buffer_bytes_per_row = job.queries->buffer_bytes_per_row(),
                .doc_buffer_bytes_per_row = job.docs->buffer_bytes_per_row()};
-  absl::StatusOr<SearchPlan> plan = PlanJob(spec, job.shape);
+  absl::StatusOr<SearchPlan> plan = PlanJob(spec, job.shape, use);
   if (!plan.ok()) return plan.status();
   job.plan = *std::move(plan);
   return job;
@@ -271,18 +271,19 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
 
 }  // namespace
 
-absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shape) {
+absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shape, DocsUse use) {
   const MachineLimits limits{.threads = spec.threads > 0 ? spec.threads : UsableCpus(),
                              .memory_limit_bytes = spec.memory_limit_bytes > 0
                                                        ? spec.memory_limit_bytes
                                                        : DefaultMemoryLimit(AvailableMemoryBytes()),
                              .requested_batch_size = spec.batch_size.value_or(0),
-                             .has_int8_dot_products = HasInt8DotProducts()};
+                             .has_int8_dot_products = HasInt8DotProducts(),
+                             .keeps_docs = use == DocsUse::kKept};
   return PlanSearch(shape, limits);
 }
 
-absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec) {
-  absl::StatusOr<PreparedJob> job = Prepare(spec);
+absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec, DocsUse use) {
+  absl::StatusOr<PreparedJob> job = Prepare(spec, use);
   if (!job.ok()) return WithPathsAsTyped(spec, job.status());
   return job;
 }

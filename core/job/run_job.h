@@ -31,11 +31,15 @@ struct PreparedJob {
   int64_t batch_size_recorded;  // what the result file's `batch_size` says: as asked, else 512
 };
 
+// Whether what a search makes of the docs may serve others: MachineLimits::keeps_docs.
+enum class DocsUse { kOnce, kKept };
+
 // Plans within what the spec and the machine allow now. As PlanSearch.
-absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shape);
+absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shape,
+                                   DocsUse use = DocsUse::kOnce);
 
 // Opens, validates and plans. Errors name the file as typed, or the flag, and what to do.
-absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec);
+absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec, DocsUse use = DocsUse::kOnce);
 
 // A file that cannot be read as what it says it is, is bad input and no failure of ours: DataLoss
 // (truncated) becomes InvalidArgument. Everything else stays as it is. For what opening says.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cstdint>
 
 #include "hwy/highway.h"
@@ -28,6 +29,21 @@ IsaLevel LevelOf(int64_t targets) {
   if ((targets & (HWY_AVX3 | HWY_AVX3_DL)) != 0) return IsaLevel::kAvx512;
   if ((targets & HWY_AVX2) != 0) return IsaLevel::kAvx2;
   return IsaLevel::kPortable;
+}
+
+bool FindInt8DotProducts() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512vnni") != 0 &&
+         LevelOf(hwy::SupportedTargets()) == IsaLevel::kAvx512;
+#else
+  return false;
+#endif
+}
+
+// Inner loops want to know, and asking the processor takes longer than what they do.
+std::atomic<bool>& KnownInt8DotProducts() {
+  static std::atomic<bool> known = FindInt8DotProducts();
+  return known;
 }
 
 }  // namespace
@@ -58,14 +74,7 @@ IsaLevel BestIsaLevel() {
   return best;
 }
 
-bool HasInt8DotProducts() {
-#if defined(__x86_64__)
-  static const bool has = __builtin_cpu_supports("avx512vnni") != 0;
-  return has && CurrentIsaLevel() == IsaLevel::kAvx512;
-#else
-  return false;
-#endif
-}
+bool HasInt8DotProducts() { return KnownInt8DotProducts(); }
 
 absl::Status ForceIsaLevelForTest(IsaLevel level) {
   if (static_cast<int>(level) > static_cast<int>(BestIsaLevel())) {
@@ -76,6 +85,7 @@ absl::Status ForceIsaLevelForTest(IsaLevel level) {
   const int64_t targets = hwy::SupportedTargets() & TargetsUpTo(level);
   hwy::SetSupportedTargetsForTest(targets);
   hwy::GetChosenTarget().Update(targets);
+  KnownInt8DotProducts() = FindInt8DotProducts();
   return absl::OkStatus();
 }
 

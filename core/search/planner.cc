@@ -47,8 +47,9 @@ constexpr int64_t kLeastCodedDim = 32;
 constexpr int64_t kMostCodedDim = 65536;
 constexpr int64_t kLeastCodedDocs = 4096;
 constexpr int64_t kLeastCodedDocsPerResult = 16;
-// A query's candidates with codes, beyond 4 k.
-constexpr int64_t kExtraCodedCandidates = 512;
+// A query's candidates with codes, beyond 4 k: several times what survives at the end. Where a list is
+// full of those, it is scored again and again, and most of what is scored is dropped in the end.
+constexpr int64_t kExtraCodedCandidates = 4096;
 // Norms of a row's codes and of what they leave, and its scale, float32 each.
 constexpr int64_t kCodedDocScalarBytes = 12;
 // Docs whose codes lie together.
@@ -87,11 +88,14 @@ int64_t BytesPerDoc(const ProblemShape& shape, ScreenKind screen) {
 }
 
 ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, int64_t queries) {
-  const bool worth_codes =
-      limits.has_int8_dot_products && WorkingDType(shape.compute_dtype) == DType::kFloat32 &&
-      queries >= kLeastCodedQueries && shape.dim >= kLeastCodedDim && shape.dim <= kMostCodedDim &&
-      shape.num_docs >= kLeastCodedDocs && shape.num_docs / kLeastCodedDocsPerResult >= shape.k;
-  return worth_codes ? ScreenKind::kInt8Codes : ScreenKind::kFloat32Gemm;
+  const bool docs_allow = limits.has_int8_dot_products &&
+                          WorkingDType(shape.compute_dtype) == DType::kFloat32 &&
+                          shape.dim >= kLeastCodedDim && shape.dim <= kMostCodedDim &&
+                          shape.num_docs >= kLeastCodedDocs;
+  const bool pays =
+      queries >= kLeastCodedQueries && shape.num_docs / kLeastCodedDocsPerResult >= shape.k;
+  return docs_allow && (limits.keeps_docs || pays) ? ScreenKind::kInt8Codes
+                                                   : ScreenKind::kFloat32Gemm;
 }
 
 std::string Bytes(int64_t bytes) {
@@ -120,6 +124,7 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.doc_block = docs_in_cache >= kDocTile
                        ? std::min(docs_in_cache / kDocTile * kDocTile, kMaxDocBlock)
                        : std::max(docs_in_cache, kLeastDocBlock);
+  if (coded) plan.doc_block = std::max(plan.doc_block / kCodedPanel * kCodedPanel, kCodedPanel);
   plan.doc_block = std::min(plan.doc_block, num_docs);
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
   plan.query_tile = std::min(queries, kQueryTile);
@@ -173,7 +178,7 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
   if (limits.requested_batch_size > 0) queries = std::min(queries, limits.requested_batch_size);
   ScreenKind screen = ChooseScreen(shape, limits, queries);
   Attempt unsplit = PlanWithSplits(shape, limits, screen, queries, 1);
-  if (screen == ScreenKind::kInt8Codes &&
+  if (screen == ScreenKind::kInt8Codes && !limits.keeps_docs &&
       (!unsplit.plan.has_value() || unsplit.plan->query_batch < kLeastCodedQueries)) {
     screen = ScreenKind::kFloat32Gemm;
     unsplit = PlanWithSplits(shape, limits, screen, queries, 1);

@@ -31,6 +31,9 @@ struct MachineLimits {
   int64_t memory_limit_bytes = 0;      // everything allocated by the search; result rows included
   int64_t requested_batch_size = 0;    // most queries per pass; 0: as many as fit
   bool has_int8_dot_products = false;  // 8-bit integers are multiplied faster than float32
+  // What the screen makes of the docs may be kept for other searches: then which screen it is
+  // depends on the docs alone, and the work on them counts for little.
+  bool keeps_docs = false;
 };
 
 // How docs are screened before the survivors are rescored. One value here and one implementation of
@@ -68,7 +71,7 @@ struct SearchPlan {
   int64_t doc_block = 0;    // docs converted and screened at a time, sized for the shared cache
   int64_t doc_splits = 1;   // parts of a block that threads screen for the same queries at once
   int64_t query_tile = 0;   // a score tile is [query_tile, doc_tile], sized for a core's cache
-  int64_t doc_tile = 0;     // a multiple of 64, unless it is a whole block
+  int64_t doc_tile = 0;     // with codes this and doc_block are multiples of 64, or all docs
   int64_t candidate_capacity = 0;  // candidates a query holds, per split, before they are thinned
   int64_t bytes_read = 0;          // from both files, all passes
   MemoryUse memory;

@@ -83,7 +83,8 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   // to have been put in place and taken away again by its owner.
   const std::string docs_path = ResolvePath(spec, spec.docs_path);
   const DocsFile before = ExamineDocs(docs_path);
-  absl::StatusOr<PreparedJob> job = PrepareJob(spec);
+  absl::StatusOr<PreparedJob> job =
+      PrepareJob(spec, before.may_be_kept ? DocsUse::kKept : DocsUse::kOnce);
   if (!job.ok()) return AsBadInput(job.status());
   const std::optional<FileVersion> after = StatFileVersion(docs_path);
   finished.output_path = job->output_path;
@@ -103,7 +104,12 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
                       .metric = spec.metric,
                       .engine = chosen->name};
     warm_docs = ChooseWarmDocs(limits, key, engine, *job);
-  } else {
+  }
+  if (warm_docs == nullptr) {
+    // What pays for docs that are kept need not pay for one search.
+    absl::StatusOr<SearchPlan> plan = PlanJob(spec, job->shape);
+    if (!plan.ok()) return plan.status();
+    job->plan = *std::move(plan);
     cache_.EvictTo(limits.WarmBeside(job->plan.memory.total()), nullptr);
   }
   finished.docs = warm_docs != nullptr && warm_docs->filled() ? "warm" : "cold";
@@ -215,7 +221,7 @@ bool WarmRunner::MakeRoomInPlan(const Limits& limits, int64_t warm_bytes, Prepar
   JobSpec narrower = limits.spec;
   narrower.memory_limit_bytes =
       std::min(narrower.memory_limit_bytes, limits.budget_bytes - warm_bytes);
-  absl::StatusOr<SearchPlan> plan = PlanJob(narrower, job.shape);
+  absl::StatusOr<SearchPlan> plan = PlanJob(narrower, job.shape, DocsUse::kKept);
   if (!plan.ok() || plan->num_chunks > 1) return false;
   if (plan->num_passes > job.plan.num_passes && plan->query_batch < kEnoughQueries) return false;
   job.plan = *std::move(plan);

@@ -32,6 +32,10 @@ std::vector<Subject> AllSubjects() {
   return subjects;
 }
 
+bool IsForThisLevel(const EngineUnderTest& engine) {
+  return !engine.at_best_level_only || CurrentIsaLevel() == BestIsaLevel();
+}
+
 class Conformance : public testing::TestWithParam<Subject> {};
 
 TEST_P(Conformance, EqualsTheOracleBitForBit) {
@@ -59,7 +63,8 @@ class Counter : public testing::EmptyTestEventListener {
     bool complete = true;
     for (size_t i = 0; i < ran_.size(); ++i) {
       const std::string_view engine = EnginesUnderTest()[i].name;
-      const int64_t wanted = static_cast<int64_t>(AllCases().size());
+      const int64_t wanted =
+          IsForThisLevel(EnginesUnderTest()[i]) ? static_cast<int64_t>(AllCases().size()) : 0;
       std::printf("%.*s/%.*s: ran %lld of %lld cases\n", static_cast<int>(engine.size()),
                   engine.data(), static_cast<int>(isa.size()), isa.data(),
                   static_cast<long long>(ran_[i]), static_cast<long long>(wanted));
@@ -103,6 +108,13 @@ int Main(int argc, char** argv) {
   auto* const counter = new Counter;  // the listeners own it
   testing::UnitTest::GetInstance()->listeners().Append(counter);
   const bool whole_list = testing::GTEST_FLAG(filter) == "*";
+  if (whole_list) {
+    std::string left_out = "-";
+    for (const EngineUnderTest& engine : EnginesUnderTest()) {
+      if (!IsForThisLevel(engine)) left_out += fmt::format("*/{}_*:", engine.name);
+    }
+    if (left_out.size() > 1) testing::GTEST_FLAG(filter) = left_out;
+  }
   const int failed = RUN_ALL_TESTS();
   if (!counter->Report(isa, whole_list)) {
     std::fprintf(stderr, "some cases were not run\n");

@@ -8,7 +8,8 @@ const std::vector<EngineUnderTest>& EnginesUnderTest() {
   static const std::vector<EngineUnderTest>* const engines = new std::vector<EngineUnderTest>{
       {"cpu", MakeCpuEngine},
       {"cpuwarm", MakeCpuEngine, /*warm=*/true},
-      {"cpuint8", MakeCpuEngine, /*warm=*/false, ScreenKind::kInt8Codes},
+      {"cpuint8", MakeCpuEngine, /*warm=*/false, ScreenKind::kInt8Codes, true},
+      {"cpuint8warm", MakeCpuEngine, /*warm=*/true, ScreenKind::kInt8Codes, true},
   };
   return *engines;
 }

@@ -192,9 +192,11 @@ SearchPlan PlanFor(const EngineUnderTest& engine, const Case& c) {
   SearchPlan plan = PlanOfCase(c);
   if (WorkingDType(c.compute_dtype) != DType::kFloat32) return plan;
   plan.screen = engine.screen;
-  constexpr int64_t kUnit = 64;  // SearchPlan::doc_tile
   if (plan.screen == ScreenKind::kInt8Codes) {
-    plan.doc_tile = (plan.doc_tile + kUnit - 1) / kUnit * kUnit;
+    constexpr int64_t kUnit = 64;  // SearchPlan::doc_tile
+    for (int64_t* const docs : {&plan.doc_block, &plan.doc_tile}) {
+      *docs = (*docs + kUnit - 1) / kUnit * kUnit;
+    }
   }
   return plan;
 }
