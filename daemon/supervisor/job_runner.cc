@@ -41,7 +41,9 @@ JobRunner::JobRunner(boost::asio::io_context& loop, const SupervisorOptions& opt
       backoff_timer_(loop),
       backoff_(timing.first_backoff, timing.longest_backoff) {}
 
-JobRunner::~JobRunner() = default;
+JobRunner::~JobRunner() {
+  if (worker_ != nullptr) worker_->Disown();
+}
 
 bool JobRunner::ready() const {
   return !task_ && !releasing_ && backoff_.MayStart(kEverybody, Clock::now());

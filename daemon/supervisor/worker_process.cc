@@ -255,6 +255,10 @@ void WorkerProcess::Discard(const std::string& why) {
   boost::asio::post(socket_.get_executor(), [self = shared_from_this()] { self->OnSocketEnd(); });
 }
 
+void WorkerProcess::Disown() {
+  callbacks_ = {[](const FromWorker&) {}, [](const WorkerEnd&) {}};
+}
+
 void WorkerProcess::SendKill() {
   kill_ ? kill_(pid_) : void(kill(pid_, SIGKILL));  // not reaped yet, so the pid is still its own
   if (std::exchange(killed_, true)) return;

@@ -90,6 +90,8 @@ class WorkerProcess : public std::enable_shared_from_this<WorkerProcess> {
   // SIGKILL, and nothing that it has said or says is handed out any more: for one that has nothing
   // to do. on_exit follows.
   void Discard(const std::string& why);
+  // Nobody is told of it any more: for whoever ends before it does.
+  void Disown();
   // Ends it in peace: it exits at the end of its socket, or is killed after a while. on_exit
   // follows.
   void Finish();
