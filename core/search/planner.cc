@@ -47,8 +47,8 @@ constexpr int64_t kLeastCodedDim = 32;
 constexpr int64_t kMostCodedDim = 65536;
 constexpr int64_t kLeastCodedDocs = 4096;
 constexpr int64_t kLeastCodedDocsPerResult = 16;
-// A query's candidates with codes, beyond 4 k: several times what survives at the end. Where a list is
-// full of those, it is scored again and again, and most of what is scored is dropped in the end.
+// A query's candidates with codes, beyond 4 k: several times what survives at the end. Where a list
+// is full of those, it is scored again and again, and most of what is scored is dropped in the end.
 constexpr int64_t kExtraCodedCandidates = 4096;
 // Norms of a row's codes and of what they leave, and its scale, float32 each.
 constexpr int64_t kCodedDocScalarBytes = 12;
