@@ -30,6 +30,8 @@ _DAEMON = [
     (re.compile(r"(?<=\S) {2,}(?=\S)"), " "),
     (re.compile(r"(?<=\d%) \S+ s\b"), " #"),
     (re.compile(r"memory limit \S+ \w+"), "memory limit #"),
+    # Rows, or codes where the processor multiplies them faster.
+    (re.compile(r"warm docs \S+ \w+"), "warm docs #"),
     (re.compile(r" -+(?=[ \n])"), " -"),
 ]
 _MEMORY_LINE = re.compile(r"^memory .*", re.MULTILINE)
