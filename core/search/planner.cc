@@ -46,7 +46,7 @@ constexpr int64_t kLeastCodedQueries = 64;
 constexpr int64_t kLeastCodedDim = 32;
 constexpr int64_t kMostCodedDim = 65536;
 constexpr int64_t kLeastCodedDocs = 4096;
-constexpr int64_t kLeastCodedDocsPerResult = 16;
+constexpr int64_t kLeastCodedDocsPerResult = 1000;
 // A query's candidates with codes, beyond 4 k: several times what survives at the end. Where a list
 // is full of those, it is scored again and again, and most of what is scored is dropped in the end.
 constexpr int64_t kExtraCodedCandidates = 4096;
@@ -92,10 +92,12 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
                           WorkingDType(shape.compute_dtype) == DType::kFloat32 &&
                           shape.dim >= kLeastCodedDim && shape.dim <= kMostCodedDim &&
                           shape.num_docs >= kLeastCodedDocs;
-  const bool pays =
-      queries >= kLeastCodedQueries && shape.num_docs / kLeastCodedDocsPerResult >= shape.k;
-  return docs_allow && (limits.keeps_docs || pays) ? ScreenKind::kInt8Codes
-                                                   : ScreenKind::kFloat32Gemm;
+  const bool many_queries = queries >= kLeastCodedQueries;
+  // Survivors are rescored pair by pair, which costs more than it saves where there are many of
+  // both.
+  const bool few_survive = shape.num_docs / kLeastCodedDocsPerResult >= shape.k;
+  const bool pays = limits.keeps_docs ? few_survive || !many_queries : few_survive && many_queries;
+  return docs_allow && pays ? ScreenKind::kInt8Codes : ScreenKind::kFloat32Gemm;
 }
 
 std::string Bytes(int64_t bytes) {

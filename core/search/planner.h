@@ -31,8 +31,8 @@ struct MachineLimits {
   int64_t memory_limit_bytes = 0;      // everything allocated by the search; result rows included
   int64_t requested_batch_size = 0;    // most queries per pass; 0: as many as fit
   bool has_int8_dot_products = false;  // 8-bit integers are multiplied faster than float32
-  // What the screen makes of the docs may be kept for other searches: then which screen it is
-  // depends on the docs alone, and the work on them counts for little.
+  // What the screen makes of the docs may be kept for other searches: the work on them then counts
+  // for little.
   bool keeps_docs = false;
 };
 

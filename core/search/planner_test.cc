@@ -149,7 +149,14 @@ TEST(PlannerTest, ChoosesCodesWhereTheyPay) {
   const auto screen = [](const ProblemShape& shape, const MachineLimits& with) {
     return PlanSearch(shape, with)->screen;
   };
-  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000), limits), ScreenKind::kInt8Codes);
+  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 200), limits), ScreenKind::kInt8Codes);
+  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000), limits), ScreenKind::kFloat32Gemm);
+  // What is made of docs that are kept pays for few queries, too.
+  MachineLimits keeping = limits;
+  keeping.keeps_docs = true;
+  EXPECT_EQ(screen(Shape(1, 200'000, 768, 10), keeping), ScreenKind::kInt8Codes);
+  EXPECT_EQ(screen(Shape(1, 200'000, 768, 2000), keeping), ScreenKind::kInt8Codes);
+  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000), keeping), ScreenKind::kFloat32Gemm);
   // Few queries, short rows, few docs, most docs in the result, doubles, a machine without them.
   EXPECT_EQ(screen(Shape(16, 200'000, 768, 10), limits), ScreenKind::kFloat32Gemm);
   EXPECT_EQ(screen(Shape(1024, 200'000, 16, 10), limits), ScreenKind::kFloat32Gemm);

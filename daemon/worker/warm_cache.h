@@ -12,6 +12,7 @@
 
 #include "core/matrix/dtype.h"
 #include "core/search/engine.h"
+#include "core/search/planner.h"
 #include "core/search/search.h"
 #include "daemon/protocol/client_messages.h"
 #include "daemon/worker/file_version.h"
@@ -25,7 +26,8 @@ struct WarmKey {
   std::optional<DType> input_dtype;
   DType compute_dtype = DType::kFloat32;
   Metric metric = Metric::kInnerProduct;
-  std::string engine;  // "cpu", "cuda:0"
+  std::string engine;                            // "cpu", "cuda:0"
+  ScreenKind screen = ScreenKind::kFloat32Gemm;  // what it makes of docs is of no use to another
   bool operator==(const WarmKey&) const = default;
 };
 

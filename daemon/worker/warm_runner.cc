@@ -102,7 +102,8 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
                       .input_dtype = spec.input_dtype,
                       .compute_dtype = spec.compute_dtype,
                       .metric = spec.metric,
-                      .engine = chosen->name};
+                      .engine = chosen->name,
+                      .screen = job->plan.screen};
     warm_docs = ChooseWarmDocs(limits, key, engine, *job);
   }
   if (warm_docs == nullptr) {
