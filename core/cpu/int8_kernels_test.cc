@@ -135,6 +135,8 @@ TEST(Int8KernelsTest, CodesAreTheNearestAndTheirSumsAreRight) {
         }
       }
       EXPECT_EQ(coded.squared_codes, squared_codes);
+      // A sum in float32 in any order: the screen's bound, not a score, is made of it, and allows
+      // for its roundings (docs/exactness.md). 1e-12 is the rounding of single residuals.
       EXPECT_NEAR(static_cast<double>(coded.squared_residual), squared_residual,
                   1e-4 * squared_residual + 1e-12);
     }

@@ -204,7 +204,7 @@ TEST(JournalTest, RefusesAFolderThatIsNotItsUsersAlone) {
 TEST(JournalTest, RefusesAnotherUsersFolder) {
   const std::string folder = PrivateFolder("state");
   if (geteuid() != 0 || chown(folder.c_str(), 12345, 12345) != 0) {
-    GTEST_SKIP() << "only root can give a folder away";
+    GTEST_SKIP() << "NOT RUN: runs as root, who can give a folder away";
   }
   EXPECT_EQ(Journal::Open(folder).status().code(), absl::StatusCode::kPermissionDenied);
 }

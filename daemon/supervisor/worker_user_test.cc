@@ -31,9 +31,9 @@ constexpr int64_t kNobodyAtAll = 54321;
 class WorkerUserTest : public JobRunnerTest {
  protected:
   void SetUp() override {
-    if (geteuid() != 0) GTEST_SKIP() << "only root can start workers of other users";
+    if (geteuid() != 0) GTEST_SKIP() << "NOT RUN: runs as root";
     if (getpwuid(kGames) == nullptr || getpwuid(kNews) == nullptr) {
-      GTEST_SKIP() << "this machine has no users games (5) and news (9)";
+      GTEST_SKIP() << "NOT RUN: runs where passwd has games (5) and news (9), as Debian's";
     }
     users_ = WorkerUsers::kEach;
   }
