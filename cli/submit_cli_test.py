@@ -181,7 +181,9 @@ class QueueTest(DaemonCliTest):
     def test_follow_draws_a_line_only_where_asked(self):
         self.start()
         self.assertNotIn("\r", self.run_ok("submit", "q.npy", "d.npy", "--follow").stderr)
-        self.assertIn("\r", self.run_ok("submit", "q.npy", "d.npy", "--follow", "--progress", "always").stderr)
+        self.save_big(20_000, 100_000)  # runs for longer than the first event takes to come
+        asked = self.run_ok("submit", "big_q.npy", "big_d.npy", "-k", 10, "--follow", "--progress", "always")
+        self.assertIn("\r", asked.stderr)
 
 
 class SpecTest(DaemonCliTest):

@@ -130,6 +130,7 @@ void Server::OnClosed(const Link& link) {
   connections_.erase(link);
   subscribers_.erase(link);
   waits_.Forget(link);
+  turns_.Forget(link->peer().uid, link);
   const auto user = users_.find(link->peer().uid);
   if (user != users_.end() && --user->second.connections == 0) users_.erase(user);
   if (closing_ && connections_.empty()) boost::asio::post(loop_, when_closed_);
@@ -214,9 +215,27 @@ void Server::ReplyWhenWritten(const Link& link, int64_t id, std::function<ReplyB
   });
 }
 
+void Server::ReplyInTurn(const Link& link, int64_t id, std::function<ReplyBody()> reply) {
+  turns_.Add(link->peer().uid, link, [this, link, id, reply = std::move(reply)] {
+    turn_taken_ = true;
+    dispatcher_.WhenWritten([this, link, id, reply](const JobQueue::FlushResult&) {
+      if (connections_.count(link) > 0) link->Send({id, reply()});
+      turn_taken_ = false;
+      // Behind what has come meanwhile.
+      boost::asio::post(loop_, [this] { TakeTurn(); });
+    });
+  });
+  TakeTurn();
+}
+
+void Server::TakeTurn() {
+  if (turn_taken_) return;
+  if (const std::optional<Turns::Answer> answer = turns_.Next()) (*answer)();
+}
+
 void Server::ReplyWithJobs(const Link& link, int64_t id, const RequestBody& request,
                            std::vector<int64_t> jobs) {
-  ReplyWhenWritten(link, id, [this, link, request, jobs = std::move(jobs)]() -> ReplyBody {
+  ReplyInTurn(link, id, [this, link, request, jobs = std::move(jobs)]() -> ReplyBody {
     return JobsReply{ViewsFor(link->peer(), request, jobs), false};
   });
 }
@@ -262,7 +281,7 @@ void Server::Handle(const Link& link, int64_t id, const StatusRequest& request) 
 }
 
 void Server::Handle(const Link& link, int64_t id, const ListRequest& request) {
-  ReplyWhenWritten(link, id, [this, link, request]() -> ReplyBody {
+  ReplyInTurn(link, id, [this, link, request]() -> ReplyBody {
     std::vector<int64_t> jobs;
     bool more = false;
     const auto& all = dispatcher_.queue().jobs();
@@ -325,7 +344,7 @@ void Server::Handle(const Link& link, int64_t id, const LogRequest& request) {
   if (auto error = CheckJobs(link->peer(), request, {request.job})) {
     return link->Send({id, *error});
   }
-  ReplyWhenWritten(link, id, [this, request]() -> ReplyBody {
+  ReplyInTurn(link, id, [this, request]() -> ReplyBody {
     const bool finished = IsFinishedJob(dispatcher_.queue().Find(request.job));
     absl::StatusOr<JobLogs::Piece> piece =
         dispatcher_.logs().Read(request.job, request.offset, kLogPieceBytes);

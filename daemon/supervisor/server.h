@@ -24,6 +24,7 @@
 #include "daemon/supervisor/job_views.h"
 #include "daemon/supervisor/options.h"
 #include "daemon/supervisor/peer.h"
+#include "daemon/supervisor/turns.h"
 #include "daemon/supervisor/waits.h"
 
 namespace tiny_knn {
@@ -93,7 +94,11 @@ class Server : public ConnectionHandler {
   void Handle(const Link& link, int64_t id, const DrainRequest& request);
   void Handle(const Link& link, int64_t id, const ShutdownRequest& request);
   void ReplyWhenWritten(const Link& link, int64_t id, std::function<ReplyBody()> reply);
-  // To this request, as far as the peer may see those jobs then.
+  // For a reply that takes time: when it is its user's turn, and the reply before is on its way.
+  // Nothing is computed for a peer that is gone by then.
+  void ReplyInTurn(const Link& link, int64_t id, std::function<ReplyBody()> reply);
+  void TakeTurn();
+  // In turn, to this request, as far as the peer may see those jobs then.
   void ReplyWithJobs(const Link& link, int64_t id, const RequestBody& request,
                      std::vector<int64_t> jobs);
   std::vector<JobView> ViewsFor(const Peer& peer, const RequestBody& request,
@@ -120,6 +125,8 @@ class Server : public ConnectionHandler {
   std::set<Link> subscribers_;
   std::map<uid_t, User> users_;  // those who are connected
   Waits waits_;
+  Turns turns_;
+  bool turn_taken_ = false;  // the reply whose turn it is waits for what it tells to be written
   bool closing_ = false;
   std::function<void()> when_closed_;
 };

@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "daemon/supervisor/connection.h"
+#include "daemon/supervisor/connection_for_test.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -12,12 +12,6 @@ namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
-
-// Only told apart, never used.
-std::shared_ptr<Connection> SomeConnection() {
-  const auto owner = std::make_shared<int>();
-  return {owner, reinterpret_cast<Connection*>(owner.get())};
-}
 
 std::vector<int64_t> Requests(const std::vector<Waits::Wait>& waits) {
   std::vector<int64_t> requests;

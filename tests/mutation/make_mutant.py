@@ -1,11 +1,15 @@
 """Copies the engine's sources into a namespace and folder of their own, with one patch applied.
 
-usage: make_mutant.py NAME PATCH|- OUTPUT_FOLDER SOURCE...
+usage: make_mutant.py PATCH|- FILES OUTPUT_FOLDER SOURCE...
 
-The copies lie side by side in OUTPUT_FOLDER, include each other there, and live in
-tiny_knn::inline NAME, so that they can be linked beside the originals without sharing a symbol. A
-patch is a unified diff; line numbers are ignored, but the old text of each hunk must stand in its file
-exactly once, so that a patch which no longer means what it meant stops the build.
+FILES: those to write, names without folders, in one argument. They lie side by side in OUTPUT_FOLDER; an include
+of another source means the one beside it if that is written, too, else the one in the folder `unpatched` beside. All
+live in tiny_knn::inline mutant, so that a mutant is linked of few files of its own and the unpatched others, beside
+the originals and without sharing a symbol with them.
+
+A patch is a unified diff; line numbers are ignored, but the old text of each hunk must stand in its file exactly once,
+so that a patch which no longer means what it meant stops the build. So does one that changes a file that is not
+written.
 """
 
 import os
@@ -34,7 +38,8 @@ def hunks(patch):
 
 
 def main():
-    name, patch_path, folder, *sources = sys.argv[1:]
+    patch_path, files, folder, *sources = sys.argv[1:]
+    files = files.split()
     texts = {}
     for source in sources:
         with open(source, encoding="utf-8") as file:
@@ -42,7 +47,7 @@ def main():
     if patch_path != "-":
         with open(patch_path, encoding="utf-8") as file:
             patch = file.read()
-        applied = 0
+        changed = set()
         for file_name, old, new in hunks(patch):
             if file_name not in texts:
                 sys.exit(f"{patch_path}: {file_name} is not among the engine's sources")
@@ -52,16 +57,24 @@ def main():
                     f"{patch_path}: the text to change stands {count} times in {file_name}, expected once; "
                     f"bring the patch up to date:\n{old}"
                 )
+            if os.path.basename(file_name) not in files:
+                sys.exit(f"{patch_path}: {file_name} is not among the files it is said to change")
             texts[file_name] = texts[file_name].replace(old, new)
-            applied += 1
-        if not applied:
+            changed.add(os.path.basename(file_name))
+        if not changed:
             sys.exit(f"{patch_path}: holds no hunk")
+        # A changed header is written with all that may include it.
+        if len(files) < len(sources) and changed != set(files):
+            sys.exit(f"{patch_path}: changes {', '.join(changed)} only, not all of {', '.join(files)}")
     os.makedirs(folder, exist_ok=True)
-    package = f"tests/mutation/{name}"
     for source, text in texts.items():
+        if os.path.basename(source) not in files:
+            continue
         for other in sources:  # in #include and in HWY_TARGET_INCLUDE
-            text = text.replace(f'"{other}"', f'"{package}/{os.path.basename(other)}"')
-        text = re.sub(r"^namespace tiny_knn\b", f"namespace tiny_knn::inline {name}", text, flags=re.MULTILINE)
+            name = os.path.basename(other)
+            package = os.path.basename(folder) if name in files else "unpatched"
+            text = text.replace(f'"{other}"', f'"tests/mutation/{package}/{name}"')
+        text = re.sub(r"^namespace tiny_knn\b", "namespace tiny_knn::inline mutant", text, flags=re.MULTILINE)
         with open(os.path.join(folder, os.path.basename(source)), "w", encoding="utf-8") as file:
             file.write(text)
 

@@ -1,4 +1,4 @@
-"""mutation_test: the conformance list must catch a change to the engine's source."""
+"""mutation_tests: the conformance list must catch each change to the engine's source."""
 
 # Every file of //core/cpu:sources and //core/search:engine_sources.
 _HEADERS = [
@@ -36,21 +36,19 @@ _SOURCES = [
     "thread_pool.cc",
 ]
 
-# foreach_target.h includes these once more for every instruction set.
 _TEXTUAL_SOURCES = [
     "few_queries_gemm.cc",
     "int8_kernels.cc",
     "screen_kernels.cc",
 ]
 
-def mutation_test(name, patch = None):
-    """Tests that the engine with `patch` fails the conformance list, or without a patch passes it.
+_FILES = _HEADERS + _SOURCES + _TEXTUAL_SOURCES
 
-    Args:
-      name: of the mutant; its test is called `{name}_test`.
-      patch: a file of this package, a unified diff from the workspace's root.
-    """
-    files = [name + "/" + file for file in _HEADERS + _SOURCES + _TEXTUAL_SOURCES]
+# Many programs are built and each runs for seconds: little optimisation is the quickest.
+_COPTS = ["-O1", "-g0"]
+
+def _mutant_sources(name, outs, patch = None):
+    """Writes the files `outs` of the engine, or those of them that `patch` changes, to `name`/."""
     native.genrule(
         name = name + "_sources",
         testonly = True,
@@ -58,29 +56,30 @@ def mutation_test(name, patch = None):
             "//core/cpu:sources",
             "//core/search:engine_sources",
         ] + ([patch] if patch else []),
-        outs = files,
-        cmd = "/usr/bin/python3 $(location make_mutant.py) %s %s $(RULEDIR)/%s $(locations //core/cpu:sources) $(locations //core/search:engine_sources)" %
-              (name, "$(location %s)" % patch if patch else "-", name),
+        outs = [name + "/" + out for out in outs],
+        cmd = "/usr/bin/python3 $(location make_mutant.py) %s '%s' $(RULEDIR)/%s $(locations //core/cpu:sources) $(locations //core/search:engine_sources)" %
+              ("$(location %s)" % patch if patch else "-", " ".join(outs), name),
         message = "Changing the engine:",
         tools = ["make_mutant.py"],
     )
+
+def _objects(name, folder, file, headers_folder):
+    """One source of `folder`, compiled, so that another can stand in its place."""
     native.cc_library(
-        name = name + "_engine",
+        name = name,
         testonly = True,
-        srcs = [name + "/" + file for file in _SOURCES + _TEXTUAL_SOURCES],
-        hdrs = [name + "/" + file for file in _HEADERS],
-        # Many copies are built and each runs for seconds: little optimisation is the quickest.
-        copts = [
-            "-O1",
-            "-g0",
-        ],
+        srcs = [folder + "/" + file],
+        hdrs = [headers_folder + "/" + header for header in _HEADERS],
+        copts = _COPTS,
         linkopts = [
             "-lgomp",
             "-lpthread",
         ],
-        # Not of its own under //...: once as what its test needs is enough.
+        linkstatic = True,
+        # Not of its own under //...: once as what its tests need is enough.
         tags = ["manual"],
-        textual_hdrs = [name + "/" + file for file in _TEXTUAL_SOURCES],
+        # foreach_target.h includes it once more for every instruction set.
+        textual_hdrs = [folder + "/" + file] if file in _TEXTUAL_SOURCES else [],
         deps = [
             "//core/io:row_source",
             "//core/matrix:aligned_vector",
@@ -99,22 +98,43 @@ def mutation_test(name, patch = None):
             "@debian//:fmt",
             "@debian//:highway",
         ],
+        # The files need each other in circles.
+        alwayslink = True,
     )
+
+def _mutant_test(name, objects, expect):
     native.cc_test(
         name = name + "_test",
         size = "medium",
         timeout = "long",
-        srcs = ["mutation_test.cc"],
-        args = ["--expect=" + ("caught" if patch else "clean")],
-        local_defines = [
-            "TINY_KNN_MUTANT=" + name,
-            "TINY_KNN_MUTANT_ENGINE=\\\"tests/mutation/%s/cpu_engine.h\\\"" % name,
-        ],
-        deps = [
-            ":%s_engine" % name,
-            "//core/search:engine",
-            "//tests/conformance:conformance_cases",
-            "//tests/conformance:engine_table",
-            "//tests/conformance:run_case",
-        ],
+        args = ["--expect=" + expect],
+        linkstatic = True,
+        deps = [":mutation_test_main"] + objects,
     )
+
+def mutation_tests(mutants):
+    """For each mutant, a test that the engine with `NAME.patch` fails the conformance list.
+
+    And one, unpatched_test, that the copies of its sources as they are pass it.
+
+    Args:
+      mutants: name of the mutant -> the files that its patch changes, without their folders. What
+        includes a changed header is compiled again, so all is.
+    """
+    unpatched = {}
+    _mutant_sources("unpatched", _FILES)
+    for file in _SOURCES + _TEXTUAL_SOURCES:
+        unpatched[file] = ":unpatched_" + file
+        _objects("unpatched_" + file, "unpatched", file, "unpatched")
+    _mutant_test("unpatched", unpatched.values(), "clean")
+    for name, changed in mutants.items():
+        changes_header = [file for file in changed if file in _HEADERS]
+        outs = _FILES if changes_header else changed
+        _mutant_sources(name, outs, name + ".patch")
+        objects = dict(unpatched)
+        for file in outs:
+            if file in _HEADERS:
+                continue
+            objects[file] = ":%s_%s" % (name, file)
+            _objects(name + "_" + file, name, file, name if changes_header else "unpatched")
+        _mutant_test(name, objects.values(), "caught")

@@ -1,6 +1,7 @@
-// Runs the conformance list on one changed engine. With --expect=caught the change must make a case
-// fail: a guard whose removal nobody notices is either untested or not needed. With --expect=clean
-// (the unchanged copy) every case must pass, which shows that copying alone breaks nothing.
+// Runs the conformance list on the changed engine that this is linked with. With --expect=caught
+// the change must make a case fail: a guard whose removal nobody notices is either untested or not
+// needed. With --expect=clean (the unchanged copy) every case must pass, which shows that copying
+// alone breaks nothing.
 //
 // --count goes on after the first failure and says how many cases catch the change.
 #include <cstdio>
@@ -12,7 +13,7 @@
 #include "tests/conformance/conformance_cases.h"
 #include "tests/conformance/engines.h"
 #include "tests/conformance/run_case.h"
-#include TINY_KNN_MUTANT_ENGINE
+#include "tests/mutation/unpatched/cpu_engine.h"
 
 namespace tiny_knn::conformance {
 namespace {
@@ -31,10 +32,10 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "usage: %s --expect=caught|clean [--count]\n", argv[0]);
     return 2;
   }
-  const EngineUnderTest engine{"mutant", TINY_KNN_MUTANT::MakeCpuEngine};
-  const EngineUnderTest coded_engine{"mutantint8", TINY_KNN_MUTANT::MakeCpuEngine, /*warm=*/false,
+  const EngineUnderTest engine{"mutant", mutant::MakeCpuEngine};
+  const EngineUnderTest coded_engine{"mutantint8", mutant::MakeCpuEngine, /*warm=*/false,
                                      ScreenKind::kInt8Codes};
-  const EngineUnderTest warm_engine{"mutantwarm", TINY_KNN_MUTANT::MakeCpuEngine, /*warm=*/true};
+  const EngineUnderTest warm_engine{"mutantwarm", mutant::MakeCpuEngine, /*warm=*/true};
   std::vector<std::pair<std::string, std::string>> failures;
   size_t ran = 0;
   for (const Case& c : AllCases()) {
