@@ -9,6 +9,7 @@ each figure. Run it on a quiet machine.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import statistics
 import subprocess
 import tempfile
@@ -79,6 +81,25 @@ def sync_milliseconds(folder, count, pause=0.0):
             start = time.perf_counter()
             file.write(bytes(4096))
             os.fdatasync(file.fileno())
+            times.append((time.perf_counter() - start) * 1e3)
+    path.unlink()
+    return statistics.median(times)
+
+
+def commit_milliseconds(folder, count, pause):
+    """The median of a transaction as the journal makes them: a row and its key, written ahead and synced."""
+    path = folder / "commit_probe.db"
+    times = []
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
+            database.execute(f"PRAGMA {pragma}").fetchall()
+        database.execute("CREATE TABLE jobs (id INTEGER PRIMARY KEY, key TEXT UNIQUE, spec TEXT)")
+        for i in range(count):
+            time.sleep(pause)
+            start = time.perf_counter()
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("INSERT INTO jobs (key, spec) VALUES (?, ?)", (f"key-{i}", "x" * 500))
+            database.execute("COMMIT")
             times.append((time.perf_counter() - start) * 1e3)
     path.unlink()
     return statistics.median(times)
@@ -213,6 +234,9 @@ def measure_warm(program, folder, queries, docs, rounds=9):
     def submit(_):
         daemon.run("submit", *search, "--wait")
 
+    def start(_):  # with the same pipes
+        subprocess.run([program, "--version"], cwd=folder, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
     try:
         submit(0)  # fills
         times = {"run": [], "submit": [], "search": [], "output": [], "start": [], "run, docs not in the page cache": []}
@@ -224,7 +248,7 @@ def measure_warm(program, folder, queries, docs, rounds=9):
                 raise RuntimeError(f"the docs were {job['docs_state']}")
             times["search"].append(job["report"]["search_seconds"] * 1e3)
             times["output"].append(job["report"]["write_seconds"] * 1e3)
-            times["start"].append(milliseconds(lambda _: subprocess.run([program, "--version"], stdout=subprocess.PIPE, check=True), 1)[0])
+            times["start"].append(milliseconds(start, 1)[0])
         for _ in range(3):
             drop_from_cache(docs)
             times["run, docs not in the page cache"].append(milliseconds(run, 1)[0])
@@ -233,10 +257,13 @@ def measure_warm(program, folder, queries, docs, rounds=9):
         print(f"run, docs on the disk: median {medians['run, docs not in the page cache']:.0f} ms of 3")
         print(f"submit --wait, warm docs: median {medians['submit']:.0f} ms, of which the search {medians['search']:.0f} ms")
         overheads = [whole - search for whole, search in zip(times["submit"], times["search"])]
-        sync = sync_milliseconds(folder, 30, 0.1)  # a job meets a disk that rests
+        # A job meets a disk that rests.
+        sync = sync_milliseconds(folder, 30, 0.3)
+        commit = commit_milliseconds(folder, 30, 0.3)
         print(f"submit --wait less its search: median {statistics.median(overheads):.1f} ms; a process start takes "
-              f"{medians['start']:.1f} ms, the output {medians['output']:.1f} ms, two syncs {2 * sync:.1f} ms; "
-              f"the rest {statistics.median(overheads) - medians['start'] - medians['output'] - 2 * sync:.1f} ms")
+              f"{medians['start']:.1f} ms, the output {medians['output']:.1f} ms, two commits {2 * commit:.1f} ms "
+              f"(their syncs {2 * sync:.1f} ms); the rest "
+              f"{statistics.median(overheads) - medians['start'] - medians['output'] - 2 * commit:.1f} ms")
         print(f"run / submit --wait: {medians['run'] / medians['submit']:.1f}, "
               f"from the disk {medians['run, docs not in the page cache'] / medians['submit']:.1f}")
     finally:

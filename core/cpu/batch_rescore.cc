@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kRescoreWindowBytes = int64_t{2} << 20;
 // A pair takes up to some tens of microseconds where exact integers must decide.
 constexpr int64_t kPairsPerCancelCheck = 256;
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 }  // namespace
 
@@ -25,39 +26,68 @@ T BatchSearch<T>::Score(int64_t query, int32_t doc, Worker& worker) const {
 }
 
 template <typename T>
-void BatchSearch<T>::TakeScored(CandidateList<T>& list, std::vector<Ranked<T>>& found) const {
-  for (int64_t i = 0; i < list.size; ++i) {
-    found.push_back({list.key[i], chunk_begin_ + list.doc[i]});
+bool BatchSearch<T>::ScoreFrom(int64_t query, float floor, CandidateList<T>& list, int64_t begin,
+                               int64_t end, Worker& worker) const {
+  for (int64_t i = begin; i < end; ++i) {
+    if (i % kPairsPerCancelCheck == 0 && progress_.cancelled()) return false;
+    if (list.lower[i] < floor) continue;
+    list.key[i] = KeyOfScore(Score(query, list.doc[i], worker));
   }
-  list.size = 0;
+  return true;
+}
+
+template <typename T>
+void BatchSearch<T>::TakeScored(float floor, CandidateList<T>& list, Worker& worker) const {
+  int64_t left = 0;
+  for (int64_t i = 0; i < list.size; ++i) {
+    if (list.lower[i] >= floor) {
+      worker.found.push_back({list.key[i], chunk_begin_ + list.doc[i]});
+      continue;
+    }
+    list.lower[left] = list.lower[i];
+    list.doc[left] = list.doc[i];
+    ++left;
+  }
+  worker.rescored += list.size - left;
+  list.size = left;
 }
 
 template <typename T>
 void BatchSearch<T>::RescoreNow(int64_t query, int64_t split, Worker& worker) {
   CandidateList<T>& list = candidates_.list(ListOf(query, split));
-  for (int64_t i = 0; i < list.size; ++i) {
-    if (i % kPairsPerCancelCheck == 0 && progress_.cancelled()) {
+  float floor = kMinusInfinity;
+  if (list.size > params_.k) {
+    floor =
+        KthLargest({list.lower, static_cast<size_t>(list.size)}, params_.k, worker.select_scratch);
+  }
+  while (list.size > 0) {
+    if (!ScoreFrom(query, floor, list, 0, list.size, worker)) {
       list.size = 0;  // nobody will ask for the result
       return;
     }
-    list.key[i] = KeyOfScore(Score(query, list.doc[i], worker));
-  }
-  worker.rescored += list.size;
-  worker.found.clear();
-  TakeScored(list, worker.found);
-  ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
-  const std::lock_guard lock(exact_mutexes_[static_cast<size_t>(query) % exact_mutexes_.size()]);
-  exact.Merge(worker.found, worker.sort_scratch);
-  if (exact.full()) {
-    RaiseThreshold(query, split, screen_->ThresholdFor(query, exact.kth_score()));
+    worker.found.clear();
+    TakeScored(floor, list, worker);
+    {
+      ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
+      const std::lock_guard lock(
+          exact_mutexes_[static_cast<size_t>(query) % exact_mutexes_.size()]);
+      exact.Merge(worker.found, worker.sort_scratch);
+      if (exact.full()) {
+        RaiseThreshold(query, split, screen_->ThresholdFor(query, exact.kth_score()));
+      }
+    }
+    DropBelowThreshold(query, split, list);
+    if (HasRoom(list)) return;
+    floor = kMinusInfinity;
   }
 }
 
 template <typename T>
-void BatchSearch<T>::ThinForRescoring(int64_t query, Worker& worker) {
+float BatchSearch<T>::ThinForRescoring(int64_t query, Worker& worker) {
   // All splits of a query together prove more than each alone.
   worker.lowers.clear();
-  float threshold = -std::numeric_limits<float>::infinity();
+  float threshold = kMinusInfinity;
+  float floor = kMinusInfinity;
   for (int64_t split = 0; split < plan_.doc_splits; ++split) {
     CandidateList<T>& list = candidates_.list(ListOf(query, split));
     RemoveSelf(query, list);
@@ -66,18 +96,20 @@ void BatchSearch<T>::ThinForRescoring(int64_t query, Worker& worker) {
         std::max(threshold, query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold);
   }
   if (static_cast<int64_t>(worker.lowers.size()) >= params_.k) {
-    const float lower = KthLargest(worker.lowers, params_.k, worker.select_scratch);
+    floor = KthLargest(worker.lowers, params_.k, worker.select_scratch);
     threshold =
-        std::max(threshold, screen_->ThresholdFor(query, screen_->CertainScore(query, lower)));
+        std::max(threshold, screen_->ThresholdFor(query, screen_->CertainScore(query, floor)));
   }
   for (int64_t split = 0; split < plan_.doc_splits; ++split) {
     RaiseThreshold(query, split, threshold);
     DropBelowThreshold(query, split, candidates_.list(ListOf(query, split)));
   }
+  return floor;
 }
 
 template <typename T>
-void BatchSearch<T>::ScoreCandidates(IndexRange queries, Worker& worker) {
+bool BatchSearch<T>::ScoreCandidates(IndexRange queries, const std::vector<float>& floors,
+                                     Worker& worker) {
   // Window by window of docs, so that a row is fetched once for all of this thread's queries.
   const int64_t splits = plan_.doc_splits;
   std::vector<int64_t> next(static_cast<size_t>(queries.size() * splits), 0);
@@ -88,21 +120,21 @@ void BatchSearch<T>::ScoreCandidates(IndexRange queries, Worker& worker) {
       const int64_t query = queries.begin + i / splits;
       CandidateList<T>& list = candidates_.list(ListOf(query, i % splits));
       int64_t& at = next[static_cast<size_t>(i)];
-      for (; at < list.size && list.doc[at] < begin + window; ++at) {
-        if (at % kPairsPerCancelCheck == 0 && progress_.cancelled()) return;
-        list.key[at] = KeyOfScore(Score(query, list.doc[at], worker));
-      }
+      int64_t end = at;
+      while (end < list.size && list.doc[end] < begin + window) ++end;
+      const float floor = floors[static_cast<size_t>(i / splits)];
+      if (!ScoreFrom(query, floor, list, at, end, worker)) return false;
+      at = end;
     }
   }
+  return true;
 }
 
 template <typename T>
-void BatchSearch<T>::MergeScored(int64_t query, Worker& worker) {
+void BatchSearch<T>::MergeScored(int64_t query, float floor, Worker& worker) {
   worker.found.clear();
   for (int64_t split = 0; split < plan_.doc_splits; ++split) {
-    CandidateList<T>& list = candidates_.list(ListOf(query, split));
-    worker.rescored += list.size;
-    TakeScored(list, worker.found);
+    TakeScored(floor, candidates_.list(ListOf(query, split)), worker);
   }
   ExactTop<T>& exact = exact_[static_cast<size_t>(query)];
   exact.Merge(worker.found, worker.sort_scratch);
@@ -110,6 +142,7 @@ void BatchSearch<T>::MergeScored(int64_t query, Worker& worker) {
   const float threshold = screen_->ThresholdFor(query, exact.kth_score());
   for (int64_t split = 0; split < plan_.doc_splits; ++split) {
     RaiseThreshold(query, split, threshold);
+    DropBelowThreshold(query, split, candidates_.list(ListOf(query, split)));
   }
 }
 
@@ -117,12 +150,23 @@ template <typename T>
 void BatchSearch<T>::RescoreChunk(int w) {
   Worker& worker = workers_[static_cast<size_t>(w)];
   const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
-  for (int64_t query = queries.begin; query < queries.end; ++query) {
-    ThinForRescoring(query, worker);
+  // First the docs with the k best lower bounds of each query: their exact scores give a threshold
+  // that is higher by an error bound, and of the others about half are left.
+  std::vector<float> floors(static_cast<size_t>(queries.size()));
+  for (int64_t i = 0; i < queries.size(); ++i) {
+    floors[static_cast<size_t>(i)] = ThinForRescoring(queries.begin + i, worker);
   }
-  ScoreCandidates(queries, worker);
-  if (progress_.cancelled()) return;  // scores may be missing
-  for (int64_t query = queries.begin; query < queries.end; ++query) MergeScored(query, worker);
+  while (true) {
+    if (!ScoreCandidates(queries, floors, worker)) return;
+    bool done = true;
+    for (int64_t i = 0; i < queries.size(); ++i) {
+      float& floor = floors[static_cast<size_t>(i)];
+      MergeScored(queries.begin + i, floor, worker);
+      done = done && floor == kMinusInfinity;
+      floor = kMinusInfinity;
+    }
+    if (done) return;
+  }
 }
 
 template class BatchSearch<float>;

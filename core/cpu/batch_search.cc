@@ -295,8 +295,13 @@ void BatchSearch<T>::Thin(int64_t query, int64_t split, Worker& worker) {
     RaiseThreshold(query, split, screen_->ThresholdFor(query, screen_->CertainScore(query, lower)));
   }
   DropBelowThreshold(query, split, list);
+  if (!HasRoom(list)) RescoreNow(query, split, worker);
+}
+
+template <typename T>
+bool BatchSearch<T>::HasRoom(const CandidateList<T>& list) const {
   const int64_t least_room = std::max<int64_t>(1, candidates_.capacity() / kLeastRoomShare);
-  if (list.size > candidates_.capacity() - least_room) RescoreNow(query, split, worker);
+  return list.size <= candidates_.capacity() - least_room;
 }
 
 template <typename T>

@@ -70,22 +70,32 @@ class BatchSearch {
   void ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin, int64_t split,
                   Worker& worker);
   void RescoreChunk(int worker);
-  // The steps of RescoreChunk, for a thread's own queries: the last threshold that the screen can
-  // prove; exact scores, window by window of docs; the merge.
-  void ThinForRescoring(int64_t query, Worker& worker);
-  void ScoreCandidates(IndexRange queries, Worker& worker);
-  void MergeScored(int64_t query, Worker& worker);
+  // The steps of RescoreChunk, for a thread's own queries. First the last threshold that the screen
+  // can prove; returns the k-th best lower bound, -inf with fewer candidates.
+  float ThinForRescoring(int64_t query, Worker& worker);
+  // Then exact scores, window by window of docs, of candidates whose lower bounds are at least
+  // their query's floor. False when cancelled: scores may be missing.
+  bool ScoreCandidates(IndexRange queries, const std::vector<float>& floors, Worker& worker);
+  // And the merge of those; of the others, what they leave possible stays.
+  void MergeScored(int64_t query, float floor, Worker& worker);
 
   // Raises the query's threshold by what its candidates prove, drops those below it, and rescores
-  // all that are left if that makes too little room.
+  // some if that makes too little room.
   void Thin(int64_t query, int64_t split, Worker& worker);
   void RemoveSelf(int64_t query, CandidateList<T>& list) const;
   void DropBelowThreshold(int64_t query, int64_t split, CandidateList<T>& list) const;
   void RaiseThreshold(int64_t query, int64_t split, float threshold);
+  // Rescores the candidates with the k best lower bounds, and the others too if that leaves the
+  // list too full.
   void RescoreNow(int64_t query, int64_t split, Worker& worker);
+  bool HasRoom(const CandidateList<T>& list) const;
   T Score(int64_t query, int32_t doc, Worker& worker) const;
-  // Moves scored candidates of a list to `found` and empties it.
-  void TakeScored(CandidateList<T>& list, std::vector<Ranked<T>>& found) const;
+  // Fills in the keys of candidates [begin, end) whose lower bounds are at least `floor`. False
+  // when cancelled.
+  bool ScoreFrom(int64_t query, float floor, CandidateList<T>& list, int64_t begin, int64_t end,
+                 Worker& worker) const;
+  // Moves these to worker.found.
+  void TakeScored(float floor, CandidateList<T>& list, Worker& worker) const;
 
   int64_t ListOf(int64_t query, int64_t split) const { return split * num_queries_ + query; }
 

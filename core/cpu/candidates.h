@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -26,19 +27,21 @@ struct CandidateList {
 };
 
 // Candidate lists of `num_lists` queries, `capacity` entries each, in one allocation per array.
+// Nothing is written beforehand: gigabytes of it would take seconds, in which nobody asks whether
+// the search is cancelled.
 template <typename T>
 class CandidateArena {
  public:
   CandidateArena(int64_t num_lists, int64_t capacity)
       : capacity_(capacity),
-        lower_(static_cast<size_t>(num_lists * Stride())),
-        doc_(static_cast<size_t>(num_lists * Stride())),
-        key_(static_cast<size_t>(num_lists * Stride())),
+        lower_(std::make_unique_for_overwrite<float[]>(Entries(num_lists))),
+        doc_(std::make_unique_for_overwrite<int32_t[]>(Entries(num_lists))),
+        key_(std::make_unique_for_overwrite<ScoreKey<T>[]>(Entries(num_lists))),
         lists_(static_cast<size_t>(num_lists)) {
     for (int64_t i = 0; i < num_lists; ++i) {
       const int64_t offset = i * Stride();
-      lists_[static_cast<size_t>(i)] = {lower_.data() + offset, doc_.data() + offset,
-                                        key_.data() + offset, 0};
+      lists_[static_cast<size_t>(i)] = {lower_.get() + offset, doc_.get() + offset,
+                                        key_.get() + offset, 0};
     }
   }
 
@@ -48,10 +51,12 @@ class CandidateArena {
  private:
   int64_t Stride() const { return capacity_ + kCandidatePadding; }
 
+  size_t Entries(int64_t num_lists) const { return static_cast<size_t>(num_lists * Stride()); }
+
   int64_t capacity_;
-  std::vector<float> lower_;
-  std::vector<int32_t> doc_;
-  std::vector<ScoreKey<T>> key_;
+  std::unique_ptr<float[]> lower_;
+  std::unique_ptr<int32_t[]> doc_;
+  std::unique_ptr<ScoreKey<T>[]> key_;
   std::vector<CandidateList<T>> lists_;
 };
 

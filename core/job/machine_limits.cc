@@ -63,8 +63,9 @@ struct Hierarchy {
 
 // mountinfo escapes blanks and backslashes as \ooo; cgroup mounts with such names are not worth
 // decoding, so they simply are not found.
-std::vector<Hierarchy> FindHierarchies(std::string_view mountinfo, std::string_view self_cgroup,
-                                       std::string_view controller) {
+std::vector<Hierarchy> FindHierarchies(const FileReader& read, std::string_view controller) {
+  const std::string mountinfo = read("/proc/self/mountinfo").value_or("");
+  const std::string self_cgroup = read("/proc/self/cgroup").value_or("");
   std::vector<Hierarchy> found;
   for (std::string_view line : SplitLines(mountinfo)) {
     const size_t separator = line.find(" - ");
@@ -197,17 +198,16 @@ std::optional<double> ParseCpuMax(std::string_view text) {
   return static_cast<double>(*quota) / static_cast<double>(*period);
 }
 
-CgroupLimits FindCgroupLimits(const FileReader& read) {
-  const std::string mountinfo = read("/proc/self/mountinfo").value_or("");
-  const std::string self_cgroup = read("/proc/self/cgroup").value_or("");
-  CgroupLimits limits;
-  limits.cpus = TightestLimit<double>(
-      FindHierarchies(mountinfo, self_cgroup, "cpu"),
+std::optional<double> FindCgroupCpus(const FileReader& read) {
+  return TightestLimit<double>(
+      FindHierarchies(read, "cpu"),
       [&](const std::string& folder, bool v2) { return GroupCpus(read, folder, v2); });
-  limits.memory_available = TightestLimit<int64_t>(
-      FindHierarchies(mountinfo, self_cgroup, "memory"),
+}
+
+std::optional<int64_t> FindCgroupMemoryAvailable(const FileReader& read) {
+  return TightestLimit<int64_t>(
+      FindHierarchies(read, "memory"),
       [&](const std::string& folder, bool v2) { return GroupMemoryAvailable(read, folder, v2); });
-  return limits;
 }
 
 int CombineCpus(int affinity_cpus, std::optional<double> quota_cpus) {
@@ -227,7 +227,7 @@ int UsableCpus() {
     CPU_FREE(set);
   }
   if (affinity_cpus == 0) affinity_cpus = static_cast<int>(std::thread::hardware_concurrency());
-  return CombineCpus(affinity_cpus, FindCgroupLimits(ReadSmallFile).cpus);
+  return CombineCpus(affinity_cpus, FindCgroupCpus(ReadSmallFile));
 }
 
 int64_t AvailableMemoryBytes() {
@@ -236,7 +236,7 @@ int64_t AvailableMemoryBytes() {
   if (!available) {
     available = static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);
   }
-  const std::optional<int64_t> group = FindCgroupLimits(ReadSmallFile).memory_available;
+  const std::optional<int64_t> group = FindCgroupMemoryAvailable(ReadSmallFile);
   return std::max<int64_t>(0, group ? std::min(*available, *group) : *available);
 }
 

@@ -21,13 +21,13 @@ std::optional<std::string> ReadSmallFile(const std::string& path);
 // Bytes of the `MemAvailable` line of /proc/meminfo, or nothing if there is none.
 std::optional<int64_t> ParseMemAvailable(std::string_view meminfo);
 
-// The tightest limits of the control groups this process is in, its own and all their parents.
-struct CgroupLimits {
-  std::optional<double> cpus;               // quota / period, may be fractional
-  std::optional<int64_t> memory_available;  // bytes: limit minus usage, where reclaimable file
-                                            // cache does not count as usage; at least 0
-};
-CgroupLimits FindCgroupLimits(const FileReader& read);
+// The tightest limits of the control groups this process is in, its own and all their parents;
+// nothing where there is none.
+//
+// CPUs: quota / period, may be fractional.
+std::optional<double> FindCgroupCpus(const FileReader& read);
+// Bytes: limit minus usage, where reclaimable file cache does not count as usage; at least 0.
+std::optional<int64_t> FindCgroupMemoryAvailable(const FileReader& read);
 
 // The quota of a cgroup v2 `cpu.max` ("max 100000", "150000 100000"), or nothing when unlimited.
 std::optional<double> ParseCpuMax(std::string_view text);

@@ -15,6 +15,15 @@ FileReader Files(std::map<std::string, std::string> files) {
   };
 }
 
+struct CgroupLimits {
+  std::optional<double> cpus;
+  std::optional<int64_t> memory_available;
+};
+
+CgroupLimits FindLimits(const FileReader& read) {
+  return {FindCgroupCpus(read), FindCgroupMemoryAvailable(read)};
+}
+
 constexpr char kMountV2[] =
     "25 20 0:22 / /proc rw,nosuid - proc proc rw\n"
     "30 25 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -47,7 +56,7 @@ TEST(CombineCpus, RoundsTheQuotaUpAndNeverExceedsTheMask) {
 }
 
 TEST(CgroupV2, OwnGroupAndParentsAreSearchedForTheTightestLimit) {
-  const CgroupLimits limits = FindCgroupLimits(Files({
+  const CgroupLimits limits = FindLimits(Files({
       {"/proc/self/mountinfo", kMountV2},
       {"/proc/self/cgroup", "0::/user.slice/job\n"},
       {"/sys/fs/cgroup/user.slice/job/memory.max", "max\n"},
@@ -61,7 +70,7 @@ TEST(CgroupV2, OwnGroupAndParentsAreSearchedForTheTightestLimit) {
 }
 
 TEST(CgroupV2, ReclaimableFileCacheIsNotUsage) {
-  const CgroupLimits limits = FindCgroupLimits(Files({
+  const CgroupLimits limits = FindLimits(Files({
       {"/proc/self/mountinfo", kMountV2},
       {"/proc/self/cgroup", "0::/\n"},
       {"/sys/fs/cgroup/memory.max", "1000000\n"},
@@ -72,7 +81,7 @@ TEST(CgroupV2, ReclaimableFileCacheIsNotUsage) {
 }
 
 TEST(CgroupV2, MemoryHighBelowMaxIsTheLimit) {
-  const CgroupLimits limits = FindCgroupLimits(Files({
+  const CgroupLimits limits = FindLimits(Files({
       {"/proc/self/mountinfo", kMountV2},
       {"/proc/self/cgroup", "0::/\n"},
       {"/sys/fs/cgroup/memory.max", "1000000\n"},
@@ -83,7 +92,7 @@ TEST(CgroupV2, MemoryHighBelowMaxIsTheLimit) {
 }
 
 TEST(CgroupV2, UsageAboveTheLimitLeavesNothing) {
-  const CgroupLimits limits = FindCgroupLimits(Files({
+  const CgroupLimits limits = FindLimits(Files({
       {"/proc/self/mountinfo", kMountV2},
       {"/proc/self/cgroup", "0::/\n"},
       {"/sys/fs/cgroup/memory.max", "1000\n"},
@@ -93,7 +102,7 @@ TEST(CgroupV2, UsageAboveTheLimitLeavesNothing) {
 }
 
 TEST(CgroupV1, LimitsOfEachControllersOwnHierarchy) {
-  const CgroupLimits limits = FindCgroupLimits(Files({
+  const CgroupLimits limits = FindLimits(Files({
       {"/proc/self/mountinfo",
        "33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
        "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"},
@@ -112,7 +121,7 @@ TEST(CgroupV1, LimitsOfEachControllersOwnHierarchy) {
 }
 
 TEST(CgroupV1, AContainersMountShowsItsOwnGroupAsTheRoot) {
-  const CgroupLimits limits = FindCgroupLimits(Files({
+  const CgroupLimits limits = FindLimits(Files({
       {"/proc/self/mountinfo",
        "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n"},
       {"/proc/self/cgroup", "4:memory:/docker/abc\n"},
@@ -123,7 +132,7 @@ TEST(CgroupV1, AContainersMountShowsItsOwnGroupAsTheRoot) {
 }
 
 TEST(Cgroup, NoCgroupsMeansNoLimits) {
-  const CgroupLimits limits = FindCgroupLimits(Files({}));
+  const CgroupLimits limits = FindLimits(Files({}));
   EXPECT_EQ(limits.memory_available, std::nullopt);
   EXPECT_EQ(limits.cpus, std::nullopt);
 }

@@ -47,9 +47,9 @@ constexpr int64_t kLeastCodedDim = 32;
 constexpr int64_t kMostCodedDim = 65536;
 constexpr int64_t kLeastCodedDocs = 4096;
 constexpr int64_t kLeastCodedDocsPerResult = 1000;
-// A query's candidates with codes, beyond 4 k: several times what survives at the end. Where a list
-// is full of those, it is scored again and again, and most of what is scored is dropped in the end.
-constexpr int64_t kExtraCodedCandidates = 4096;
+// The same with codes: more than what survives at the end where they are chosen. Where a list is
+// full of those, it is scored again and again, and most of what is scored is dropped in the end.
+constexpr int64_t kExtraCodedCandidates = 1024;
 // Norms of a row's codes and of what they leave, and its scale, float32 each.
 constexpr int64_t kCodedDocScalarBytes = 12;
 // Docs whose codes lie together.
@@ -130,8 +130,8 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.doc_block = std::min(plan.doc_block, num_docs);
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
   plan.query_tile = std::min(queries, kQueryTile);
-  plan.candidate_capacity = coded ? std::min(4 * shape.k, num_docs) + kExtraCodedCandidates
-                                  : std::min(2 * shape.k, num_docs) + kExtraCandidates;
+  plan.candidate_capacity =
+      std::min(2 * shape.k, num_docs) + (coded ? kExtraCodedCandidates : kExtraCandidates);
 
   plan.memory.doc_blocks = (plan.doc_block + (coded ? kCodedPanel : 0)) * block_bytes_per_doc;
   plan.memory.score_tiles =

@@ -123,9 +123,11 @@ void Dispatcher::Flush() {
     // Its start may have been undone, or its submission with it.
     const Job* started = queue_->Find(job.id);
     if (started != nullptr && started->state == JobState::kRunning) {
-      spdlog::info("job {}: attempt {} starts", job.id, job.attempt);
-      Note(job.id, fmt::format("attempt {} starts", job.attempt));
-      runner_.Run(std::move(job));
+      const int64_t id = job.id;
+      const int attempt = job.attempt;
+      runner_.Run(std::move(job));  // nothing of it is heard before this turn is over
+      spdlog::info("job {}: attempt {} starts", id, attempt);
+      Note(id, fmt::format("attempt {} starts", attempt));
     }
   }
   // What `then` changes is for the next turn.

@@ -71,6 +71,16 @@ void SupervisorLink::Send(const FromWorker& message) {
   Write(line, true);
 }
 
+void SupervisorLink::Send(const std::vector<FromWorker>& messages) {
+  std::string lines;
+  for (const FromWorker& message : messages) {
+    lines += EncodeFromWorker(message);
+    lines += '\n';
+  }
+  const std::lock_guard lock(sending_);
+  Write(lines, true);
+}
+
 void SupervisorLink::SendIfRoom(const FromWorker& message) {
   const std::string line = EncodeFromWorker(message) + "\n";
   const std::unique_lock lock(sending_, std::try_to_lock);

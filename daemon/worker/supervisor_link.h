@@ -11,6 +11,7 @@
 #include <string_view>
 #include <thread>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "core/io/unique_fd.h"
@@ -44,6 +45,8 @@ class SupervisorLink {
 
   // Waits until the supervisor has room for it. A supervisor that is gone is no error here.
   void Send(const FromWorker& message);
+  // All at once: the supervisor wakes up for them once.
+  void Send(const std::vector<FromWorker>& messages);
   // Not sent where that would take waiting: for messages that another one will replace.
   void SendIfRoom(const FromWorker& message);
 

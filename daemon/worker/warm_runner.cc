@@ -50,6 +50,7 @@ WarmRunner::WarmRunner(WarmRunnerOptions options)
 
 WorkerFinished WarmRunner::Run(const WorkerRun& run, JobListener& listener) {
   const Clock::time_point start = Clock::now();
+  CloseFiles();
   WorkerFinished finished;
   finished.job = run.job;
   absl::Status status;
@@ -93,7 +94,6 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   if (!chosen.ok()) return chosen.status();
   Engine& engine = *chosen->engine;
   finished.device = std::string(engine.device());
-  if (!chosen->note.empty()) listener.Log(OneLine("note: " + chosen->note));
 
   if (before.version) cache_.DropOutdated(*before.version, docs_path);
   WarmDocs* warm_docs = nullptr;
@@ -115,22 +115,28 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   }
   finished.docs = warm_docs != nullptr && warm_docs->filled() ? "warm" : "cold";
 
+  std::vector<std::string> lines;
+  if (!chosen->note.empty()) lines.push_back(OneLine("note: " + chosen->note));
   for (const std::string& line : PlanLines(spec, *job, engine.device())) {
-    listener.Log(OneLine(line));
+    lines.push_back(OneLine(line));
   }
-  listener.Log(OneLine(fmt::format("{:<14}{}{}", "docs are", finished.docs,
-                                   before.why_not.empty() ? "" : " (" + before.why_not + ")")));
+  lines.push_back(OneLine(fmt::format("{:<14}{}{}", "docs are", finished.docs,
+                                      before.why_not.empty() ? "" : " (" + before.why_not + ")")));
+  listener.Log(lines);
   absl::StatusOr<JobResult> result =
       RunJob(spec, *job, engine,
              {.progress = &listener, .warm_docs = warm_docs, .temporary_tag = run.temporary_tag});
   if (absl::IsCancelled(result.status())) return cancelled;
   if (!result.ok()) return result.status();
   const JobReport report = MakeJobReport(*job, engine.device(), *result);
+  lines.clear();
   for (const std::string& note : JobNotes(spec, *job, report)) {
-    listener.Log(OneLine("note: " + note));
+    lines.push_back(OneLine("note: " + note));
   }
+  if (!lines.empty()) listener.Log(lines);
   finished.report_json = JobReportToJson(report);
   finished.search_seconds = result->search_seconds;
+  done_ = *std::move(job);
   return absl::OkStatus();
 }
 

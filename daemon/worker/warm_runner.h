@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -26,8 +27,8 @@ namespace tiny_knn {
 // Who hears of a running job, and may cancel it.
 class JobListener : public Progress {
  public:
-  // One line for the job's log, without a line end.
-  virtual void Log(const std::string& line) = 0;
+  // Lines for the job's log, without line ends.
+  virtual void Log(const std::vector<std::string>& lines) = 0;
 };
 
 struct WarmRunnerOptions {
@@ -45,6 +46,9 @@ class WarmRunner {
   // Runs it to its end; every failure is in the answer, lack of memory included. Docs that were
   // kept are gone after a lack of memory, so that the next job has theirs.
   WorkerFinished Run(const WorkerRun& run, JobListener& listener);
+  // The files of a job that is done stay open until then: unmapping them takes a while, and nobody
+  // has to wait for it.
+  void CloseFiles() { done_.reset(); }
 
  private:
   struct KeptEngine {
@@ -92,6 +96,7 @@ class WarmRunner {
   std::string auto_name_;  // what "auto" turned out to be; empty: not known yet
   std::string auto_note_;  // and why; see OpenedEngine
   std::map<std::string, KeptEngine> engines_;  // by name
+  std::optional<PreparedJob> done_;            // see CloseFiles
   WarmCache cache_;                            // goes before the engines that made what is in it
 };
 

@@ -23,7 +23,9 @@ class RecordingListener : public JobListener {
  public:
   void Report(int64_t, int64_t) override { ++reports; }
   bool cancelled() const override { return cancel; }
-  void Log(const std::string& line) override { lines.push_back(line); }
+  void Log(const std::vector<std::string>& more) override {
+    lines.insert(lines.end(), more.begin(), more.end());
+  }
   bool cancel = false;
   int reports = 0;
   std::vector<std::string> lines;

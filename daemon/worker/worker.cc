@@ -9,7 +9,9 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <variant>
+#include <vector>
 
 #include "core/io/atomic_file.h"
 #include "core/io/unique_fd.h"
@@ -37,7 +39,13 @@ class LinkListener : public JobListener {
         WorkerProgress{.job = job_, .pairs_done = pairs_done, .pairs_total = pairs_total});
   }
   bool cancelled() const override { return cancelled_.load(std::memory_order_relaxed); }
-  void Log(const std::string& line) override { link_.Send(WorkerLog{.job = job_, .text = line}); }
+  void Log(const std::vector<std::string>& lines) override {
+    std::vector<FromWorker> messages;
+    for (const std::string& line : lines) {
+      messages.emplace_back(WorkerLog{.job = job_, .text = line});
+    }
+    link_.Send(messages);
+  }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -90,6 +98,7 @@ absl::Status RunWorkerWith(int socket, const WarmRunnerOptions& runner_options) 
     if (const auto* run = std::get_if<WorkerRun>(&task->message)) {
       LinkListener listener(link, run->job, *task->cancelled);
       link.Send(runner.Run(*run, listener));
+      runner.CloseFiles();
     } else {
       Remove(std::get<WorkerRemove>(task->message), link);
     }
