@@ -14,6 +14,8 @@ namespace {
 constexpr int64_t kRescoreWindowBytes = int64_t{2} << 20;
 // A pair takes up to some tens of microseconds where exact integers must decide.
 constexpr int64_t kPairsPerCancelCheck = 256;
+// Selection among the candidates of one takes some microseconds.
+constexpr int64_t kQueriesPerCancelCheck = 1024;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 }  // namespace
@@ -117,6 +119,7 @@ bool BatchSearch<T>::ScoreCandidates(IndexRange queries, const std::vector<float
       std::max<int64_t>(1, kRescoreWindowBytes / (dim_ * ItemSize(chunk_.dtype)));
   for (int64_t begin = 0; begin < chunk_.rows; begin += window) {
     for (int64_t i = 0; i < queries.size() * splits; ++i) {
+      if (i % kQueriesPerCancelCheck == 0 && progress_.cancelled()) return false;
       const int64_t query = queries.begin + i / splits;
       CandidateList<T>& list = candidates_.list(ListOf(query, i % splits));
       int64_t& at = next[static_cast<size_t>(i)];
@@ -154,12 +157,14 @@ void BatchSearch<T>::RescoreChunk(int w) {
   // that is higher by an error bound, and of the others about half are left.
   std::vector<float> floors(static_cast<size_t>(queries.size()));
   for (int64_t i = 0; i < queries.size(); ++i) {
+    if (i % kQueriesPerCancelCheck == 0 && progress_.cancelled()) return;
     floors[static_cast<size_t>(i)] = ThinForRescoring(queries.begin + i, worker);
   }
   while (true) {
     if (!ScoreCandidates(queries, floors, worker)) return;
     bool done = true;
     for (int64_t i = 0; i < queries.size(); ++i) {
+      if (i % kQueriesPerCancelCheck == 0 && progress_.cancelled()) return;
       float& floor = floors[static_cast<size_t>(i)];
       MergeScored(queries.begin + i, floor, worker);
       done = done && floor == kMinusInfinity;
