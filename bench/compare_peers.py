@@ -93,8 +93,8 @@ def serve(name, queries_path, docs_path, threads, out):
     """In a peer's process: searches for each k that comes on standard input, and says how long it took."""
     import numpy
 
-    # Mapped, not read: all peers share the page cache with tiny-knn.
-    queries, docs = numpy.load(queries_path, mmap_mode="r"), numpy.load(docs_path, mmap_mode="r")
+    # Mapped, not read: all peers share the page cache with tiny-knn. Writable, as PyTorch wants it; nobody writes.
+    queries, docs = numpy.load(queries_path, mmap_mode="c"), numpy.load(docs_path, mmap_mode="c")
     search, version = peer_search(name, numpy.asarray(queries), numpy.asarray(docs), threads)
     print(version, flush=True)
     for line in sys.stdin:
