@@ -14,7 +14,19 @@ namespace tiny_knn {
 void SayReport(const JobSpec& spec, const PreparedJob& job, const JobReport& report,
                std::string_view docs, Console& console) {
   for (const std::string& note : JobNotes(spec, job, report)) console.Note(note);
-  console.Detail(fmt::format("{} pairs rescored exactly, {} to write", report.search.rescored_pairs,
+  const double queries = static_cast<double>(std::max<int64_t>(report.num_queries, 1));
+  if (report.search.refined_pairs > 0) {
+    console.Detail(fmt::format("{} pairs survived codes, {:.1f} a query",
+                               report.search.refined_pairs,
+                               static_cast<double>(report.search.refined_pairs) / queries));
+  }
+  if (report.search.repeated_queries > 0) {
+    console.Detail(fmt::format("{} searched again: the threshold guessed for them was too high",
+                               Plural(report.search.repeated_queries, "query", "queries")));
+  }
+  console.Detail(fmt::format("{} pairs rescored exactly, {:.1f} a query, {} to write",
+                             report.search.rescored_pairs,
+                             static_cast<double>(report.search.rescored_pairs) / queries,
                              FormatSeconds(report.write_seconds)));
   const double rate =
       static_cast<double>(report.num_queries) / std::max(report.search_seconds, 1e-9);

@@ -68,7 +68,7 @@ class SameAsRunTest(DaemonCliTest):
         self.assertEqual(self.run_ok("submit", "q.npy", "d.npy", "-k", 1, "--wait", "-q").stderr, "")
         same = ("q.npy", "d.npy", "-k", 1, "--cpu", "-v")
         rescored = [
-            re.findall(r"\n(tiny-knn: \d+ pairs rescored exactly), \d+\.\d+ s to write\n", self.run_ok(*verb, *same).stderr)
+            re.findall(r"\n(tiny-knn: \d+ pairs rescored exactly, \d+\.\d a query), \d+\.\d+ s to write\n", self.run_ok(*verb, *same).stderr)
             for verb in (("submit", "--wait"), ("run",))
         ]
         self.assertEqual(len(rescored[0]), 1)

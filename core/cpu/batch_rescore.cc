@@ -23,7 +23,7 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 template <typename T>
 T BatchSearch<T>::Score(int64_t query, int32_t doc, Worker& worker) const {
   const T* row = chunk_rows_->Row(doc, worker.row_scratch);
-  const double norm = static_cast<double>(bounds_.norm[static_cast<size_t>(doc)]);
+  const double norm = static_cast<double>(bounds_->norm[static_cast<size_t>(doc)]);
   return RoundedScore<T>(params_.metric, queries_[static_cast<size_t>(query)], row, norm, dim_);
 }
 
@@ -97,8 +97,8 @@ float BatchSearch<T>::ThinForRescoring(int64_t query, Worker& worker) {
     threshold =
         std::max(threshold, query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold);
   }
-  if (static_cast<int64_t>(worker.lowers.size()) >= params_.k) {
-    floor = KthLargest(worker.lowers, params_.k, worker.select_scratch);
+  if (static_cast<int64_t>(worker.lowers.size()) >= rank_) {
+    floor = KthLargest(worker.lowers, rank_, worker.select_scratch);
     threshold =
         std::max(threshold, screen_->ThresholdFor(query, screen_->CertainScore(query, floor)));
   }

@@ -22,6 +22,8 @@ constexpr int64_t kPreparedBlockBytes = int64_t{256} << 20;
 // A list that thinning leaves fuller than this share would be thinned again at once: its candidates
 // are rescored instead.
 constexpr int64_t kLeastRoomShare = 4;
+// Candidates beyond twice the rank that a sample's lists hold.
+constexpr int64_t kExtraSampleCandidates = 128;
 // Floats of a cache line: both float and double rows of a multiple of it fill whole lines.
 constexpr int64_t kRowUnit = kCacheLineBytes / sizeof(float);
 
@@ -44,18 +46,25 @@ BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const 
       screen_(MakeScreen<T>(params, plan, dim)),
       warm_(warm),
       prepared_(warm != nullptr && warm->prepared()),
-      own_bounds_(warm != nullptr ? 0 : plan.doc_chunk,
-                  std::is_same_v<T, float> ? plan.screen : ScreenKind::kFloat32Gemm),
-      bounds_(warm != nullptr ? warm->bounds() : own_bounds_),
+      own_bounds_(warm != nullptr ? 0 : plan.doc_chunk, BoundsKind(), params.metric),
       candidates_(num_queries * plan.doc_splits, plan.candidate_capacity),
       query_bounds_(static_cast<size_t>(num_queries * plan.doc_splits)),
       exact_(static_cast<size_t>(num_queries), ExactTop<T>(params.k)),
-      workers_(static_cast<size_t>(pool.threads())) {
+      workers_(static_cast<size_t>(pool.threads())),
+      bounds_(warm != nullptr ? &warm->bounds() : &own_bounds_),
+      rank_(params.k),
+      guesses_(static_cast<size_t>(num_queries), -std::numeric_limits<T>::infinity()) {
   // All of a thread's memory now, as the plan counts it, so that none is asked for while searching.
   const size_t candidates = static_cast<size_t>(plan.doc_splits * plan.candidate_capacity);
   const size_t found = candidates + static_cast<size_t>(params.k + 1);
   for (Worker& worker : workers_) {
     worker.tile.resize(static_cast<size_t>(plan.query_tile * plan.doc_tile));
+    if (screen_->refiner() != nullptr) {
+      for (Survivors& survivors : worker.survivors) {
+        survivors.doc.resize(static_cast<size_t>(plan.doc_tile + kCandidatePadding));
+        survivors.lower.resize(survivors.doc.size());
+      }
+    }
     worker.lowers.reserve(candidates);
     worker.select_scratch.reserve(candidates);
     worker.found.reserve(found);
@@ -115,9 +124,11 @@ absl::Status BatchSearch<T>::SearchDocs(RowSource& docs, SearchReport& report) {
     docs.Release();
     if (!status.ok()) return status;
   }
+  report.repeated_queries += repeated_queries_;
   PrepareCounts seen = prepared_ ? warm_->counts() : PrepareCounts();
   for (const Worker& worker : workers_) {
     report.rescored_pairs += worker.rescored;
+    report.refined_pairs += worker.refined;
     seen.nonfinite_rows += worker.counts.nonfinite_rows;
     seen.convert.infs_made += worker.counts.convert.infs_made;
   }
@@ -175,8 +186,28 @@ absl::Status BatchSearch<T>::StartBlock(IndexRange block) {
 
 template <typename T>
 absl::Status BatchSearch<T>::SearchChunk(RowSource& docs, int64_t begin, int64_t end) {
-  const absl::Status opened = OpenChunk(docs, begin, end);
-  if (!opened.ok()) return opened;
+  absl::Status status = OpenChunk(docs, begin, end);
+  if (!status.ok()) return status;
+  if (begin == 0 && plan_.sample_docs > 0) GuessThresholds();
+  status = ScreenChunk(docs, begin);
+  if (!status.ok()) return status;
+  if (begin == 0) {
+    FindWrongGuesses();
+    repeated_queries_ += static_cast<int64_t>(wrongly_guessed_.size());
+    if (!wrongly_guessed_.empty()) {
+      const std::vector<PrepareCounts> counts = CountsOfWorkers();
+      status = ScreenChunk(docs, begin);
+      wrongly_guessed_.clear();
+      for (size_t w = 0; w < workers_.size(); ++w) workers_[w].counts = counts[w];
+      if (!status.ok()) return status;
+    }
+  }
+  progress_.Report(num_queries_ * end, num_queries_ * docs.rows());
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status BatchSearch<T>::ScreenChunk(RowSource& docs, int64_t begin) {
   const int64_t block_docs = BlockDocs();
   for (int64_t first = 0; first < chunk_.rows; first += block_docs) {
     const IndexRange block{first, std::min(first + block_docs, chunk_.rows)};
@@ -192,7 +223,6 @@ absl::Status BatchSearch<T>::SearchChunk(RowSource& docs, int64_t begin, int64_t
   }
   pool_.Run([&](int worker) { RescoreChunk(worker); });
   if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
-  progress_.Report(num_queries_ * end, num_queries_ * docs.rows());
   return absl::OkStatus();
 }
 
@@ -201,7 +231,7 @@ void BatchSearch<T>::PrepareBlock(IndexRange block, int w) {
   Worker& worker = workers_[static_cast<size_t>(w)];
   const IndexRange part = PartOf(block.size(), w, pool_.threads());
   worker.status =
-      screen_->PrepareDocs(part, chunk_begin_ + block.begin, block.begin, bounds_, worker.counts);
+      screen_->PrepareDocs(part, chunk_begin_ + block.begin, block.begin, *bounds_, worker.counts);
 }
 
 template <typename T>
@@ -209,14 +239,19 @@ void BatchSearch<T>::ScreenBlock(IndexRange block, int w) {
   const int64_t split = w / query_parts_;
   if (split >= plan_.doc_splits) return;
   Worker& worker = workers_[static_cast<size_t>(w)];
-  const IndexRange queries = PartOf(num_queries_, w % query_parts_, query_parts_);
+  const bool once_more = !wrongly_guessed_.empty();
+  const int64_t num_queries =
+      once_more ? static_cast<int64_t>(wrongly_guessed_.size()) : num_queries_;
+  const IndexRange queries = PartOf(num_queries, w % query_parts_, query_parts_);
+  const int64_t query_tile = once_more ? 1 : plan_.query_tile;
   const IndexRange tiles =
       PartOf((block.size() + kTileDocs - 1) / kTileDocs, split, plan_.doc_splits);
   const IndexRange docs{tiles.begin * kTileDocs, std::min(tiles.end * kTileDocs, block.size())};
   for (int64_t d = docs.begin; d < docs.end; d += plan_.doc_tile) {
-    for (int64_t q = queries.begin; q < queries.end; q += plan_.query_tile) {
+    for (int64_t q = queries.begin; q < queries.end; q += query_tile) {
       if (progress_.cancelled()) return;
-      ScreenTile({q, std::min(q + plan_.query_tile, queries.end)},
+      const int64_t query = once_more ? wrongly_guessed_[static_cast<size_t>(q)] : q;
+      ScreenTile({query, query + std::min(query_tile, queries.end - q)},
                  {d, std::min(d + plan_.doc_tile, docs.end)}, block.begin, split, worker);
     }
   }
@@ -226,29 +261,116 @@ template <typename T>
 void BatchSearch<T>::ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin,
                                 int64_t split, Worker& worker) {
   screen_->ScoreTile(queries, docs, worker.tile.data(), plan_.doc_tile);
-  for (int64_t query = queries.begin; query < queries.end; ++query) {
-    const float* scores = worker.tile.data() + (query - queries.begin) * plan_.doc_tile;
-    const int64_t list_index = ListOf(query, split);
-    CandidateList<T>& list = candidates_.list(list_index);
-    const int64_t first = block_begin + docs.begin;
-    int64_t done = 0;
-    while (true) {
-      const FilterResult result = FilterScores(
-          scores + done, docs.size() - done, query_bounds_[static_cast<size_t>(list_index)],
-          bounds_.At(first + done), static_cast<int32_t>(first + done), list.lower + list.size,
-          list.doc + list.size, candidates_.capacity() - list.size);
-      list.size += result.kept;
-      done += result.consumed;
-      if (done == docs.size()) break;
-      if (progress_.cancelled()) return;
-      Thin(query, split, worker);
+  const IndexRange chunk_docs{block_begin + docs.begin, block_begin + docs.end};
+  const auto scores_of = [&](int64_t query) {
+    return worker.tile.data() + (query - queries.begin) * plan_.doc_tile;
+  };
+  if (screen_->refiner() == nullptr) {
+    for (int64_t query = queries.begin; query < queries.end; ++query) {
+      TakeCandidates(query, split, scores_of(query), chunk_docs, worker);
+    }
+    return;
+  }
+  // One query behind, so that rows come from memory meanwhile.
+  for (int64_t query = queries.begin; query <= queries.end; ++query) {
+    if (query < queries.end) {
+      FindSurvivors(query, split, scores_of(query), chunk_docs, worker.survivors[query % 2]);
+    }
+    if (query > queries.begin) {
+      RefineSurvivors(query - 1, split, worker.survivors[(query - 1) % 2], worker);
     }
   }
 }
 
 template <typename T>
+void BatchSearch<T>::TakeCandidates(int64_t query, int64_t split, const float* scores,
+                                    IndexRange docs, Worker& worker) {
+  const int64_t list_index = ListOf(query, split);
+  CandidateList<T>& list = candidates_.list(list_index);
+  for (int64_t doc = docs.begin;;) {
+    const FilterResult result = FilterScores(
+        scores + (doc - docs.begin), docs.end - doc, query_bounds_[static_cast<size_t>(list_index)],
+        bounds_->At(doc), static_cast<int32_t>(doc), list.lower + list.size, list.doc + list.size,
+        Capacity() - list.size);
+    list.size += result.kept;
+    doc += result.consumed;
+    if (doc == docs.end || progress_.cancelled()) return;
+    Thin(query, split, worker);
+  }
+}
+
+template <typename T>
+void BatchSearch<T>::FindSurvivors(int64_t query, int64_t split, const float* scores,
+                                   IndexRange docs, Survivors& survivors) const {
+  survivors.count =
+      FilterScores(scores, docs.size(), query_bounds_[static_cast<size_t>(ListOf(query, split))],
+                   bounds_->At(docs.begin), static_cast<int32_t>(docs.begin),
+                   survivors.lower.data(), survivors.doc.data(), docs.size())
+          .kept;
+  for (int64_t i = 0; i < std::min(survivors.count, kMostDots); ++i) {
+    chunk_rows_->Prefetch(survivors.doc[static_cast<size_t>(i)]);
+  }
+}
+
+template <typename T>
+void BatchSearch<T>::RefineSurvivors(int64_t query, int64_t split, Survivors& survivors,
+                                     Worker& worker) {
+  const int64_t list_index = ListOf(query, split);
+  CandidateList<T>& list = candidates_.list(list_index);
+  const QueryBounds& bounds = query_bounds_[static_cast<size_t>(list_index)];
+  const float factor = screen_->CandidateErrorFactor(query);
+  int32_t* const docs = survivors.doc.data();
+  float refined[kMostDots];
+  for (int64_t first = 0; first < survivors.count; first += kMostDots) {
+    const int64_t group = std::min(kMostDots, survivors.count - first);
+    for (int64_t i = first + group; i < std::min(survivors.count, first + 2 * kMostDots); ++i) {
+      chunk_rows_->Prefetch(docs[i]);
+    }
+    screen_->refiner()->RefineScores(query, {docs + first, static_cast<size_t>(group)},
+                                     *chunk_rows_, *bounds_, worker.refiner_scratch, refined);
+    worker.refined += group;
+    const QueryBounds candidate_bounds{bounds.threshold, factor, 0};
+    list.size +=
+        FilterScoresOf(docs + first, refined, group, candidate_bounds, bounds_->CandidatesAt(0),
+                       list.lower + list.size, list.doc + list.size);
+    if (list.size < Capacity()) continue;
+    if (progress_.cancelled()) return;
+    Thin(query, split, worker);
+    DropSurvivors(query, split, first + group, survivors);
+  }
+}
+
+template <typename T>
+void BatchSearch<T>::DropSurvivors(int64_t query, int64_t split, int64_t from,
+                                   Survivors& survivors) const {
+  const QueryBounds& bounds = query_bounds_[static_cast<size_t>(ListOf(query, split))];
+  int64_t kept = from;
+  for (int64_t i = from; i < survivors.count; ++i) {
+    const int32_t doc = survivors.doc[static_cast<size_t>(i)];
+    const float lower = survivors.lower[static_cast<size_t>(i)];
+    survivors.doc[static_cast<size_t>(kept)] = doc;
+    survivors.lower[static_cast<size_t>(kept)] = lower;
+    kept += UpperBound(lower, doc, bounds_->ErrorOf(doc, bounds)) <
+                    static_cast<double>(bounds.threshold)
+                ? 0
+                : 1;
+  }
+  survivors.count = kept;
+}
+
+template <typename T>
+double BatchSearch<T>::UpperBound(float lower, int32_t doc, double error) const {
+  // The lower bound plus the width of the interval. Infinite offsets make a NaN, which is kept.
+  const size_t at = static_cast<size_t>(doc);
+  return static_cast<double>(lower) +
+         (static_cast<double>(bounds_->upper_offset[at]) -
+          static_cast<double>(bounds_->lower_offset[at])) +
+         2 * error;
+}
+
+template <typename T>
 void BatchSearch<T>::RemoveSelf(int64_t query, CandidateList<T>& list) const {
-  if (!params_.exclude_self) return;
+  if (!params_.exclude_self || sampling_) return;
   const int64_t self = first_query_ + query - chunk_begin_;
   const auto end = list.doc + list.size;
   const auto found = std::lower_bound(list.doc, end, self);
@@ -268,16 +390,14 @@ void BatchSearch<T>::RaiseThreshold(int64_t query, int64_t split, float threshol
 template <typename T>
 void BatchSearch<T>::DropBelowThreshold(int64_t query, int64_t split,
                                         CandidateList<T>& list) const {
-  const QueryBounds& bounds = query_bounds_[static_cast<size_t>(ListOf(query, split))];
-  const double threshold = static_cast<double>(bounds.threshold);
+  const double threshold =
+      static_cast<double>(query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold);
+  const double factor = static_cast<double>(screen_->CandidateErrorFactor(query));
   int64_t kept = 0;
   for (int64_t i = 0; i < list.size; ++i) {
     const size_t doc = static_cast<size_t>(list.doc[i]);
-    // The lower bound plus the width of the interval. Infinite offsets make a NaN, which is kept.
-    const double upper = static_cast<double>(list.lower[i]) +
-                         (static_cast<double>(bounds_.upper_offset[doc]) -
-                          static_cast<double>(bounds_.lower_offset[doc])) +
-                         2 * bounds_.ErrorOf(list.doc[i], bounds);
+    const double upper =
+        UpperBound(list.lower[i], list.doc[i], factor * static_cast<double>(bounds_->norm[doc]));
     list.lower[kept] = list.lower[i];
     list.doc[kept] = list.doc[i];
     kept += upper < threshold ? 0 : 1;
@@ -289,19 +409,29 @@ template <typename T>
 void BatchSearch<T>::Thin(int64_t query, int64_t split, Worker& worker) {
   CandidateList<T>& list = candidates_.list(ListOf(query, split));
   RemoveSelf(query, list);
-  if (list.size >= params_.k) {
+  if (list.size >= rank_) {
     const float lower =
-        KthLargest({list.lower, static_cast<size_t>(list.size)}, params_.k, worker.select_scratch);
+        KthLargest({list.lower, static_cast<size_t>(list.size)}, rank_, worker.select_scratch);
     RaiseThreshold(query, split, screen_->ThresholdFor(query, screen_->CertainScore(query, lower)));
   }
   DropBelowThreshold(query, split, list);
-  if (!HasRoom(list)) RescoreNow(query, split, worker);
+  if (HasRoom(list)) return;
+  if (sampling_) {
+    KeepBestOfSample(list, worker);
+  } else {
+    RescoreNow(query, split, worker);
+  }
+}
+
+template <typename T>
+int64_t BatchSearch<T>::Capacity() const {
+  if (!sampling_) return candidates_.capacity();
+  return std::min(candidates_.capacity(), 2 * rank_ + kExtraSampleCandidates);
 }
 
 template <typename T>
 bool BatchSearch<T>::HasRoom(const CandidateList<T>& list) const {
-  const int64_t least_room = std::max<int64_t>(1, candidates_.capacity() / kLeastRoomShare);
-  return list.size <= candidates_.capacity() - least_room;
+  return list.size <= Capacity() - std::max<int64_t>(1, Capacity() / kLeastRoomShare);
 }
 
 template <typename T>

@@ -7,16 +7,21 @@
 //       Screen    GEMM tiles, keep what may reach the top k  threads own queries, or a split of
 //       docs
 //     Rescore     survivors only, correctly rounded; merge   threads own queries
+//
+// Where the plan asks for it, thresholds are guessed from a sample of the first chunk before it is
+// screened.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <type_traits>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "core/cpu/candidates.h"
+#include "core/cpu/chunk_rows.h"
 #include "core/cpu/cpu_warm_docs.h"
 #include "core/cpu/index_range.h"
 #include "core/cpu/rescore.h"
@@ -45,30 +50,60 @@ class BatchSearch {
   void Finish(const TopKView& out, SearchReport& report);
 
  private:
+  // Docs of a tile that a screen with a refiner kept for one query.
+  struct Survivors {
+    std::vector<int32_t> doc;  // [doc_tile + kCandidatePadding]
+    std::vector<float> lower;  // the same size; bounds as the screen gives them
+    int64_t count = 0;
+  };
+
   // What one thread needs for itself.
   struct Worker {
     AlignedVector<float> tile;  // [query_tile, doc_tile] scores
     std::vector<float> lowers;
     std::vector<uint32_t> select_scratch;
     std::vector<T> row_scratch;
+    Survivors survivors[2];
+    typename CandidateRefiner<T>::Scratch refiner_scratch;
     std::vector<Ranked<T>> found;
     std::vector<Ranked<T>> sort_scratch;
     PrepareCounts counts;
     absl::Status status;
     int64_t rescored = 0;
+    int64_t refined = 0;
     int64_t tied = 0;
   };
 
   absl::Status SearchChunk(RowSource& docs, int64_t begin, int64_t end);
+  absl::Status ScreenChunk(RowSource& docs, int64_t begin);
   // Makes docs [begin, end) the chunk.
   absl::Status OpenChunk(RowSource& docs, int64_t begin, int64_t end);
   // Gives a block of the chunk to the screen, prepared.
   absl::Status StartBlock(IndexRange block);
   int64_t BlockDocs() const;
+  // Thresholds from a sample of the chunk.
+  void GuessThresholds();
+  // False where it could not be prepared, or when cancelled.
+  bool ScreenSample();
+  // Leaves the sample_rank best lower bounds in a list.
+  void KeepBestOfSample(CandidateList<T>& list, Worker& worker) const;
+  std::vector<PrepareCounts> CountsOfWorkers() const;
+  // When the chunk is done: sets wrongly_guessed_, and those queries back to where they started.
+  void FindWrongGuesses();
   void PrepareBlock(IndexRange block, int worker);
   void ScreenBlock(IndexRange block, int worker);
   void ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin, int64_t split,
                   Worker& worker);
+  // Appends to the query's list which of `docs`, whose scores are given, may reach the top k.
+  void TakeCandidates(int64_t query, int64_t split, const float* scores, IndexRange docs,
+                      Worker& worker);
+  // The same where they have to be refined first, in two steps.
+  void FindSurvivors(int64_t query, int64_t split, const float* scores, IndexRange docs,
+                     Survivors& survivors) const;
+  void RefineSurvivors(int64_t query, int64_t split, Survivors& survivors, Worker& worker);
+  // Those from `from` on that a threshold raised since rules out.
+  void DropSurvivors(int64_t query, int64_t split, int64_t from, Survivors& survivors) const;
+  double UpperBound(float lower, int32_t doc, double error) const;
   void RescoreChunk(int worker);
   // The steps of RescoreChunk, for a thread's own queries. First the last threshold that the screen
   // can prove; returns the k-th best lower bound, -inf with fewer candidates.
@@ -89,6 +124,8 @@ class BatchSearch {
   // list too full.
   void RescoreNow(int64_t query, int64_t split, Worker& worker);
   bool HasRoom(const CandidateList<T>& list) const;
+  // Candidates that a list holds before it is thinned.
+  int64_t Capacity() const;
   T Score(int64_t query, int32_t doc, Worker& worker) const;
   // Fills in the keys of candidates [begin, end) whose lower bounds are at least `floor`. False
   // when cancelled.
@@ -97,6 +134,9 @@ class BatchSearch {
   // Moves these to worker.found.
   void TakeScored(float floor, CandidateList<T>& list, Worker& worker) const;
 
+  ScreenKind BoundsKind() const {
+    return std::is_same_v<T, float> ? plan_.screen : ScreenKind::kFloat32Gemm;
+  }
   int64_t ListOf(int64_t query, int64_t split) const { return split * num_queries_ + query; }
 
   ThreadPool& pool_;
@@ -117,7 +157,6 @@ class BatchSearch {
   CpuWarmDocs* const warm_;                // null: nothing is kept
   const bool prepared_;                    // all docs are in warm_
   DocBoundArrays own_bounds_;              // empty where warm_ has them
-  DocBoundArrays& bounds_;                 // of the chunk
   CandidateArena<T> candidates_;           // list ListOf(query, split)
   std::vector<QueryBounds> query_bounds_;  // the same index; each thread writes its own
   std::vector<ExactTop<T>> exact_;
@@ -125,9 +164,17 @@ class BatchSearch {
   std::array<std::mutex, 64> exact_mutexes_;
   std::vector<Worker> workers_;
 
+  // The docs that are screened: a chunk, or while sampling_ a sample of the first one.
   MatrixView chunk_;
   int64_t chunk_begin_ = 0;  // index of the chunk's first doc
   std::unique_ptr<ChunkRows<T>> chunk_rows_;
+  DocBoundArrays* bounds_;
+  int64_t rank_;  // of the lower bound that makes a threshold: k, or that of the sample
+  bool sampling_ = false;
+  std::vector<T> guesses_;  // the score that the threshold was made of; -inf: it was not guessed
+  // Queries that are screened once more, alone; else empty.
+  std::vector<int64_t> wrongly_guessed_;
+  int64_t repeated_queries_ = 0;
 };
 
 }  // namespace tiny_knn

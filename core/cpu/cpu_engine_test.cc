@@ -105,6 +105,7 @@ class CpuEngineTest : public testing::Test {
     EXPECT_EQ(results.scores, expected.scores);
     EXPECT_EQ(report->queries_with_tie_at_k, expected_report.queries_with_tie_at_k);
     rescored_pairs_ = report->rescored_pairs;
+    repeated_queries_ = report->repeated_queries;
   }
 
   Problem problem_;
@@ -113,6 +114,7 @@ class CpuEngineTest : public testing::Test {
   std::unique_ptr<RowSource> queries_;
   std::unique_ptr<RowSource> docs_;
   int64_t rescored_pairs_ = 0;
+  int64_t repeated_queries_ = 0;
 };
 
 TEST_F(CpuEngineTest, EqualsTheOracleForEveryMetricAndWorkingType) {
@@ -150,6 +152,38 @@ TEST_F(CpuEngineTest, EqualsTheOracleWithTinyChunksTilesAndBuffers) {
     plan.candidate_capacity = 9;
     for (const int64_t splits : {1, 3}) {
       plan.doc_splits = splits;
+      ExpectOracle(plan);
+    }
+  }
+}
+
+TEST_F(CpuEngineTest, GuessesThresholdsAndMakesUpForThoseThatAreTooHigh) {
+  for (const ScreenKind screen : {ScreenKind::kFloat32Gemm, ScreenKind::kInt8Codes}) {
+    for (const int64_t splits : {1, 2}) {
+      SCOPED_TRACE(std::string(ScreenKindName(screen)) + " splits " + std::to_string(splits));
+      Make({.params = {.k = 50}}, /*ties=*/false);
+      SearchPlan plan = Plan(2);
+      plan.screen = screen;
+      plan.doc_splits = splits;
+      plan.doc_block = 512;
+      plan.doc_tile = 128;
+      plan.sample_docs = 600;
+      plan.sample_rank = 40;  // 10 would be the k-th best's
+      ExpectOracle(plan);
+      EXPECT_EQ(repeated_queries_, 0);
+      plan.sample_rank = 2;
+      ExpectOracle(plan);
+      EXPECT_EQ(repeated_queries_, problem_.num_queries);
+      // A guess from the first chunk serves the second one.
+      plan.doc_chunk = 1536;
+      plan.num_chunks = 2;
+      ExpectOracle(plan);
+      EXPECT_EQ(repeated_queries_, problem_.num_queries);
+      // Every fifth doc is a zero, and so is the sample: no doc of it is among the best.
+      for (size_t i = 0; i < doc_values_.size(); ++i) {
+        if (i / 65 % 5 == 0) doc_values_[i] = 0;
+      }
+      plan.sample_rank = 40;
       ExpectOracle(plan);
     }
   }

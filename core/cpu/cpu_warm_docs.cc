@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kFloatBytes = sizeof(float);
 constexpr int64_t kBoundBytes = 3 * kFloatBytes;       // a doc's share of DocBoundArrays
 constexpr int64_t kCodedBoundBytes = 6 * kFloatBytes;  // with codes, its scale included
+constexpr int64_t kInverseNormBytes = kFloatBytes;     // with codes and cosine, besides
 
 // For cosine the screen multiplies unit rows, for doubles rounded ones, and codes are no rows.
 bool KeepsWorkingRows(const ProblemShape& shape, ScreenKind screen) {
@@ -54,7 +55,9 @@ int64_t CpuWarmDocs::item_bytes() const {
 int64_t CpuWarmDocs::row_bytes() const { return HugePages::RoundUp(item_bytes()); }
 
 int64_t CpuWarmDocs::bounds_bytes() const {
-  return num_docs_ * (screen_ == ScreenKind::kInt8Codes ? kCodedBoundBytes : kBoundBytes);
+  if (screen_ != ScreenKind::kInt8Codes) return num_docs_ * kBoundBytes;
+  return num_docs_ *
+         (kCodedBoundBytes + (metric_ == Metric::kCosine ? kInverseNormBytes : int64_t{0}));
 }
 
 int64_t CpuWarmDocs::bytes() const { return row_bytes() + bounds_bytes(); }
@@ -81,7 +84,7 @@ absl::Status CpuWarmDocs::CheckFits(const RowSource& docs, const SearchParams& p
 bool CpuWarmDocs::Allocate() {
   if (!rows_.Allocate(item_bytes())) return false;
   try {
-    bounds_.emplace(num_docs_, screen_);
+    bounds_.emplace(num_docs_, screen_, metric_);
     if (screen_ == ScreenKind::kInt8Codes) {
       scales_.resize(static_cast<size_t>(num_docs_));
       centre_.resize(static_cast<size_t>(dim_));

@@ -220,6 +220,11 @@ QueryBounds Float32Screen<T>::InitialBounds(int64_t query) const {
 }
 
 template <typename T>
+float Float32Screen<T>::CandidateErrorFactor(int64_t query) const {
+  return query_scalars_[static_cast<size_t>(query)].error_factor;
+}
+
+template <typename T>
 float Float32Screen<T>::ThresholdFor(int64_t query, T score) const {
   const QueryScalars& scalars = query_scalars_[static_cast<size_t>(query)];
   if (!(score > -std::numeric_limits<T>::infinity()) || std::isinf(scalars.error_factor)) {

@@ -31,6 +31,7 @@ class Float32Screen : public Screen<T> {
                            DocBoundArrays& bounds, PrepareCounts& counts) override;
   void ScoreTile(IndexRange queries, IndexRange docs, float* scores, int64_t stride) const override;
   QueryBounds InitialBounds(int64_t query) const override;
+  float CandidateErrorFactor(int64_t query) const override;
   float ThresholdFor(int64_t query, T score) const override;
   T CertainScore(int64_t query, float lower) const override;
 

@@ -66,7 +66,7 @@ double CheckEveryPair(Metric metric, int64_t dim, const Rows<T>& rows) {
   Float32Screen<T> screen({.k = 1, .metric = metric, .compute_dtype = dtype}, dim, kDocs);
   screen.SetQueries(queries);
   screen.SetBlock({rows.docs.data(), dtype, kDocs, dim, dim * int64_t{sizeof(T)}}, {});
-  DocBoundArrays bounds(kDocs);
+  DocBoundArrays bounds(kDocs, ScreenKind::kFloat32Gemm, Metric::kInnerProduct);
   PrepareCounts counts;
   EXPECT_TRUE(screen.PrepareDocs({0, kDocs}, 0, 0, bounds, counts).ok());
   // All at once, and few at a time: each is a kernel of its own.
@@ -134,7 +134,7 @@ TEST(Float32ScreenTest, KeepsRowsThatItCannotBound) {
   Float32Screen<float> screen({.k = 1}, 2, 5);
   screen.SetQueries(queries);
   screen.SetBlock({docs.data(), DType::kFloat32, 5, 2, 8}, {});
-  DocBoundArrays bounds(5);
+  DocBoundArrays bounds(5, ScreenKind::kFloat32Gemm, Metric::kInnerProduct);
   PrepareCounts counts;
   ASSERT_TRUE(screen.PrepareDocs({0, 5}, 0, 0, bounds, counts).ok());
   EXPECT_EQ(counts.nonfinite_rows, 2);

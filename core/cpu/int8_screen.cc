@@ -26,6 +26,10 @@ constexpr double kRoundingSlack = 0x1p-19;
 // Unit rows are rounded to float32: as in the float32 screen.
 constexpr double kUnitRowSlack = 0x1p-21;
 
+// Unit rows are made for a doc outside these, whose norm could not be divided by in float32.
+constexpr double kLeastNorm = 0x1p-60;
+constexpr double kGreatestNorm = 0x1p60;
+
 bool IsCodableScale(float scale) { return scale >= kLeastScale && scale <= kGreatestScale; }
 
 }  // namespace
@@ -151,39 +155,39 @@ void Int8Screen::SetPreparedBlock(const KeptDocs& kept) {
   scales_ = kept.scales;
 }
 
-void Int8Screen::CodeDoc(int64_t doc, bool screened, Scratch& scratch, int64_t bound_index,
+void Int8Screen::CodeDoc(int64_t doc, DocScratch& scratch, int64_t bound_index,
                          DocBoundArrays& bounds) {
   const size_t at = static_cast<size_t>(bound_index);
   uint8_t* const panel = panels_ + doc / kPanelDocs * PanelBytes(dim_);
   float scale = 0;
   double coded_norm = 0;
   double residual = 0;
-  if (screened) {
+  bool coded = std::isfinite(bounds.upper_offset[at]);
+  if (coded) {
     const float greatest =
         CentreRow(scratch.row.data(), centre_.data(), dim_, scratch.centred.data());
     scale = greatest / kGreatestCode;
     if (greatest == 0) {
       std::fill(scratch.codes.begin(), scratch.codes.end(), kZeroCode);
     } else if (IsCodableScale(scale)) {
-      const CodedRow coded =
+      const CodedRow row =
           EncodeRow(scratch.centred.data(), scale, 1 / scale, dim_, scratch.codes.data());
       const double n = static_cast<double>(dim_);
-      coded_norm = static_cast<double>(scale) *
-                   std::sqrt(static_cast<double>(coded.squared_codes)) * (1 + 0x1p-50);
+      coded_norm = static_cast<double>(scale) * std::sqrt(static_cast<double>(row.squared_codes)) *
+                   (1 + 0x1p-50);
       // The sum's own rounding, squares too small for float32, and the rounding of each residual.
-      const double squared = static_cast<double>(coded.squared_residual);
+      const double squared = static_cast<double>(row.squared_residual);
       residual = std::sqrt(squared) * (1 + (n + 8) * kUnit) +
                  std::sqrt(n) * 0x1p-23 * static_cast<double>(scale);
       residual = (residual + 3 * kUnit * coded_norm) * (1 + 4 * kUnit);
     } else {
-      screened = false;
+      coded = false;
     }
   }
-  if (!screened) {
+  if (!coded) {
     std::fill(scratch.codes.begin(), scratch.codes.end(), kZeroCode);
     scale = 0;
-    bounds.upper_offset[at] = kFloatInfinity;
-    bounds.lower_offset[at] = -kFloatInfinity;
+    residual = std::numeric_limits<double>::infinity();  // kept, and refined
   }
   residual += kRoundingSlack * (centre_norm_ + coded_norm + residual);
   if (params_.metric == Metric::kCosine) {
@@ -198,7 +202,7 @@ void Int8Screen::CodeDoc(int64_t doc, bool screened, Scratch& scratch, int64_t b
 
 absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                                      DocBoundArrays& bounds, PrepareCounts& counts) {
-  Scratch scratch;
+  DocScratch scratch;
   scratch.row.resize(static_cast<size_t>(dim_));
   scratch.centred.resize(static_cast<size_t>(dim_));
   scratch.codes.resize(static_cast<size_t>(dim_));
@@ -212,10 +216,13 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
     const bool finite = std::isfinite(squared_norm);
     if (!finite) ++counts.nonfinite_rows;
     units_.SetBounds(squared_norm, finite, chunk_offset + doc, bounds);
-    const bool screened =
-        std::isfinite(bounds.upper_offset[static_cast<size_t>(chunk_offset + doc)]);
-    if (screened && params_.metric == Metric::kCosine) units_.MakeUnitRow(row, squared_norm, row);
-    CodeDoc(doc, screened, scratch, chunk_offset + doc, bounds);
+    if (params_.metric == Metric::kCosine) {
+      const double norm = std::sqrt(squared_norm);
+      bounds.inverse_norm[static_cast<size_t>(chunk_offset + doc)] =
+          norm > kLeastNorm && norm < kGreatestNorm ? static_cast<float>(1 / norm) : 0;
+      if (finite) units_.MakeUnitRow(row, squared_norm, row);
+    }
+    CodeDoc(doc, scratch, chunk_offset + doc, bounds);
   }
   return absl::OkStatus();
 }
@@ -227,12 +234,41 @@ void Int8Screen::ScoreTile(IndexRange queries, IndexRange docs, float* scores,
              docs.size(), dim_, scores, stride);
 }
 
+void Int8Screen::RefineScores(int64_t query, std::span<const int32_t> docs,
+                              const ChunkRows<float>& rows, const DocBoundArrays& bounds,
+                              Scratch& scratch, float* scores) const {
+  const bool unit_rows = params_.metric == Metric::kCosine;
+  const float* const query_row = units_.query_row(query);
+  for (size_t first = 0; first < docs.size(); first += kMostDots) {
+    const std::span<const int32_t> group =
+        docs.subspan(first, std::min(docs.size() - first, size_t{kMostDots}));
+    const float* group_rows[kMostDots];
+    float factors[kMostDots];
+    for (size_t i = 0; i < group.size(); ++i) {
+      std::vector<float>& row_scratch = scratch.rows[i];
+      group_rows[i] = rows.Row(group[i], row_scratch);
+      factors[i] = unit_rows ? bounds.inverse_norm[static_cast<size_t>(group[i])] : 1;
+      if (factors[i] != 0) continue;
+      row_scratch.resize(static_cast<size_t>(dim_));
+      units_.MakeUnitRow(group_rows[i], SquaredNorm(group_rows[i], dim_), row_scratch.data());
+      group_rows[i] = row_scratch.data();
+      factors[i] = 1;
+    }
+    Float32Dots(query_row, group_rows, static_cast<int64_t>(group.size()), dim_, scores + first);
+    if (!unit_rows) continue;
+    for (size_t i = 0; i < group.size(); ++i) scores[first + i] *= factors[i];
+  }
+}
+
 QueryBounds Int8Screen::InitialBounds(int64_t query) const {
   return query_bounds_[static_cast<size_t>(query)];
 }
 
+float Int8Screen::CandidateErrorFactor(int64_t query) const {
+  return units_.CandidateErrorFactor(query);
+}
+
 float Int8Screen::ThresholdFor(int64_t query, float score) const {
-  if (std::isinf(query_bounds_[static_cast<size_t>(query)].error_factor)) return -kFloatInfinity;
   return units_.ThresholdFor(query, score);
 }
 

@@ -24,7 +24,7 @@ inline constexpr int64_t kMostInt8Dim = 65536;
 
 // For working type float. What is the same for every arithmetic, the units G and which threshold
 // follows from which score, is the float32 screen's.
-class Int8Screen : public Screen<float> {
+class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
  public:
   // Holds codes of up to `max_block` docs. REQUIRES: dim <= kMostInt8Dim.
   Int8Screen(const SearchParams& params, int64_t dim, int64_t max_block);
@@ -38,19 +38,22 @@ class Int8Screen : public Screen<float> {
                            DocBoundArrays& bounds, PrepareCounts& counts) override;
   void ScoreTile(IndexRange queries, IndexRange docs, float* scores, int64_t stride) const override;
   QueryBounds InitialBounds(int64_t query) const override;
+  const CandidateRefiner<float>* refiner() const override { return this; }
+  float CandidateErrorFactor(int64_t query) const override;
   float ThresholdFor(int64_t query, float score) const override;
   float CertainScore(int64_t query, float lower) const override;
 
  private:
-  struct Scratch {
+  struct DocScratch {
     std::vector<float> row;      // as converted; of unit length for cosine
     std::vector<float> centred;  // less the centre
     std::vector<uint8_t> codes;
   };
   void CodeQuery(int64_t query);
   void SetCentre();  // to centre_: what else follows from it
-  void CodeDoc(int64_t doc, bool screened, Scratch& scratch, int64_t bound_index,
-               DocBoundArrays& bounds);
+  void CodeDoc(int64_t doc, DocScratch& scratch, int64_t bound_index, DocBoundArrays& bounds);
+  void RefineScores(int64_t query, std::span<const int32_t> docs, const ChunkRows<float>& rows,
+                    const DocBoundArrays& bounds, Scratch& scratch, float* scores) const override;
 
   const SearchParams params_;
   const int64_t dim_;

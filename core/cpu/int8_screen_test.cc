@@ -68,7 +68,7 @@ double CheckEveryPair(Metric metric, int64_t dim, const Rows& rows) {
                         dim * int64_t{sizeof(float)}};
   EXPECT_TRUE(screen.StartChunk(docs, 0, {}).ok());
   screen.SetBlock(docs, {});
-  DocBoundArrays bounds(kDocs, ScreenKind::kInt8Codes);
+  DocBoundArrays bounds(kDocs, ScreenKind::kInt8Codes, metric);
   PrepareCounts counts;
   EXPECT_TRUE(screen.PrepareDocs({0, kDocs}, 0, 0, bounds, counts).ok());
   std::vector<float> scores(static_cast<size_t>(kQueries * kDocs));
@@ -129,7 +129,7 @@ TEST(Int8ScreenTest, IntegersWithinItsRangeHaveNoErrorToSpeakOf) {
   const MatrixView view{docs.data(), DType::kFloat32, 2, dim, dim * 4};
   ASSERT_TRUE(screen.StartChunk(view, 0, {}).ok());
   screen.SetBlock(view, {});
-  DocBoundArrays bounds(2, ScreenKind::kInt8Codes);
+  DocBoundArrays bounds(2, ScreenKind::kInt8Codes, Metric::kInnerProduct);
   PrepareCounts counts;
   ASSERT_TRUE(screen.PrepareDocs({0, 2}, 0, 0, bounds, counts).ok());
   float scores[2];
@@ -152,7 +152,7 @@ TEST(Int8ScreenTest, KeepsRowsThatItCannotBound) {
   const MatrixView view{docs.data(), DType::kFloat32, 6, 2, 8};
   ASSERT_TRUE(screen.StartChunk(view.Slice(5, 6), 0, {}).ok());  // its centre: (1, 1)
   screen.SetBlock(view, {});
-  DocBoundArrays bounds(6, ScreenKind::kInt8Codes);
+  DocBoundArrays bounds(6, ScreenKind::kInt8Codes, Metric::kInnerProduct);
   PrepareCounts counts;
   ASSERT_TRUE(screen.PrepareDocs({0, 6}, 0, 0, bounds, counts).ok());
   EXPECT_EQ(counts.nonfinite_rows, 2);

@@ -7,27 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/matrix/convert.h"
-
 namespace tiny_knn {
-
-template <typename T>
-ChunkRows<T>::ChunkRows(const MatrixView& chunk, DType compute_dtype)
-    : chunk_(chunk),
-      compute_dtype_(compute_dtype),
-      in_place_(AreWorkingRows<T>(chunk, compute_dtype)) {}
-
-template <typename T>
-const T* ChunkRows<T>::Row(int64_t doc, std::vector<T>& scratch) const {
-  if (in_place_) return static_cast<const T*>(chunk_.Row(doc));
-  scratch.resize(static_cast<size_t>(chunk_.dim));
-  // The screen converted this row before: it counted, and would have ended with an error.
-  ConvertCounts counted_before;
-  ConvertRows<T>(chunk_.Slice(doc, doc + 1), compute_dtype_, /*first_row=*/0, scratch.data(),
-                 chunk_.dim, counted_before)
-      .IgnoreError();
-  return scratch.data();
-}
 
 template <typename T>
 void SortRanked(std::vector<Ranked<T>>& docs, std::vector<Ranked<T>>& scratch) {
@@ -86,8 +66,6 @@ bool ExactTop<T>::Write(T* scores, int64_t* indices) const {
 
 template void SortRanked<float>(std::vector<Ranked<float>>&, std::vector<Ranked<float>>&);
 template void SortRanked<double>(std::vector<Ranked<double>>&, std::vector<Ranked<double>>&);
-template class ChunkRows<float>;
-template class ChunkRows<double>;
 template class ExactTop<float>;
 template class ExactTop<double>;
 

@@ -1,33 +1,12 @@
-// Rescoring: the correctly rounded scores of survivors, and the exact top k they make.
+// The exact top k that rescored docs make.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "core/cpu/screen.h"
-#include "core/matrix/matrix_view.h"
 #include "core/search/ranking.h"
-#include "core/search/rounded_score.h"
-#include "core/search/search.h"
 
 namespace tiny_knn {
-
-// The resident docs of a chunk as scoring wants them: any row as working values.
-template <typename T>
-class ChunkRows {
- public:
-  // `chunk` holds rows of the file's dtype and outlives this.
-  ChunkRows(const MatrixView& chunk, DType compute_dtype);
-
-  // Row `doc` of the chunk: where it lies, or converted into `scratch` [dim]. Conversion was
-  // checked when the screen prepared the docs. Any thread.
-  const T* Row(int64_t doc, std::vector<T>& scratch) const;
-
- private:
-  MatrixView chunk_;
-  DType compute_dtype_;
-  bool in_place_;
-};
 
 // The best docs scored so far of one query: at most k + 1, the last one only to tell whether rank k
 // is tied. Thread-compatible.

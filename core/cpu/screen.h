@@ -9,6 +9,10 @@
 //   E = error_factor * norm + residual_factor * residual      (norm, residual: of the doc)
 // up to an absolute term that ThresholdFor and CertainScore add. docs/exactness.md derives the
 // numbers; core/cpu/screen_kernels.h evaluates them. Each arithmetic is a subclass.
+//
+// What survives is a candidate, whose bounds are those of float32 arithmetic,
+//   E = CandidateErrorFactor * norm
+// A screen that is less exact has a CandidateRefiner, and its survivors are screened again.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +21,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/cpu/chunk_rows.h"
+#include "core/cpu/float32_dots.h"
 #include "core/cpu/index_range.h"
 #include "core/cpu/screen_kernels.h"
 #include "core/matrix/convert.h"
@@ -29,13 +35,15 @@ namespace tiny_knn {
 
 // Per-doc numbers of a chunk, [capacity] each.
 struct DocBoundArrays {
-  explicit DocBoundArrays(int64_t capacity, ScreenKind screen = ScreenKind::kFloat32Gemm)
+  // For docs of that metric and screen.
+  DocBoundArrays(int64_t capacity, ScreenKind screen, Metric metric)
       : norm(static_cast<size_t>(capacity)),
         upper_offset(static_cast<size_t>(capacity)),
         lower_offset(static_cast<size_t>(capacity)) {
     if (screen != ScreenKind::kInt8Codes) return;
     coded_norm.resize(static_cast<size_t>(capacity));
     residual.resize(static_cast<size_t>(capacity));
+    if (metric == Metric::kCosine) inverse_norm.resize(static_cast<size_t>(capacity));
   }
 
   DocBounds At(int64_t doc) const {
@@ -43,7 +51,12 @@ struct DocBoundArrays {
             lower_offset.data() + doc, residual.empty() ? nullptr : residual.data() + doc};
   }
 
-  // E as above.
+  // The same for candidates.
+  DocBounds CandidatesAt(int64_t doc) const {
+    return {norm.data() + doc, upper_offset.data() + doc, lower_offset.data() + doc};
+  }
+
+  // E of what the screen compares.
   double ErrorOf(int64_t doc, const QueryBounds& query) const {
     const DocBounds at = At(doc);
     const double error = static_cast<double>(query.error_factor) * static_cast<double>(*at.norm);
@@ -58,6 +71,9 @@ struct DocBoundArrays {
   // and of what they leave. Then the first stands for `norm` in E.
   std::vector<float> coded_norm;
   std::vector<float> residual;
+  // Of screens with codes and cosine, else empty: about 1 / |d|, or 0 where that or what is
+  // multiplied by it could leave the range of float32.
+  std::vector<float> inverse_norm;
 };
 
 // Where a screen leaves what it made of docs, for other searches: of the docs from a first one on,
@@ -78,6 +94,23 @@ struct PrepareCounts {
 
 // Where tiles of docs may begin.
 inline constexpr int64_t kTileDocs = 64;
+
+// Screens docs one by one, in float32, as candidates want it.
+template <typename T>
+class CandidateRefiner {
+ public:
+  virtual ~CandidateRefiner() = default;
+
+  // What one thread needs for itself.
+  struct Scratch {
+    std::vector<T> rows[kMostDots];
+  };
+
+  // scores[i] ~ query, doc docs[i] of the chunk whose rows and bounds are given. Any thread.
+  virtual void RefineScores(int64_t query, std::span<const int32_t> docs, const ChunkRows<T>& rows,
+                            const DocBoundArrays& bounds, Scratch& scratch,
+                            float* scores) const = 0;
+};
 
 // `T` is the working type: float, or double for compute dtype float64. Methods that say so may run
 // on several threads at once; the others are called from one thread between them.
@@ -119,6 +152,12 @@ class Screen {
 
   // With a threshold of -inf. Any thread.
   virtual QueryBounds InitialBounds(int64_t query) const = 0;
+
+  // Null where what is compared is as exact as candidates want it.
+  virtual const CandidateRefiner<T>* refiner() const { return nullptr; }
+
+  // Any thread.
+  virtual float CandidateErrorFactor(int64_t query) const = 0;
 
   // The threshold in G below which no upper bound can belong to a doc whose score ranks at or above
   // `score`, a correctly rounded score; ties are kept. -inf when nothing may be dropped. Any

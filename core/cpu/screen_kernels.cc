@@ -65,6 +65,18 @@ HWY_INLINE size_t Keep(const Row& row, int64_t j, FloatMask mask, float* HWY_RES
   return hn::CountTrue(tag, mask);
 }
 
+// The same of one score of doc j.
+template <bool kResidual>
+HWY_INLINE bool KeepOne(float score, int64_t j, const QueryBounds& query, const DocBounds& docs,
+                        float* lower) {
+  float error = query.error_factor * docs.norm[j];
+  if constexpr (kResidual) error += query.residual_factor * docs.residual[j];
+  if (score < (query.threshold - error) - docs.upper_offset[j]) return false;
+  const float sum = score + (docs.lower_offset[j] - error);
+  *lower = sum == sum ? sum : -std::numeric_limits<float>::infinity();
+  return true;
+}
+
 template <bool kResidual>
 FilterResult FilterScoresWith(const float* scores, int64_t n, const QueryBounds& query,
                               const DocBounds& docs, int32_t first_doc, float* HWY_RESTRICT lower,
@@ -97,16 +109,23 @@ FilterResult FilterScoresWith(const float* scores, int64_t n, const QueryBounds&
         static_cast<int64_t>(Keep<kResidual>(row, j + 3 * lanes, mask3, lower + kept, doc + kept));
   }
   for (; j < n && kept < room; ++j) {
-    float error = query.error_factor * docs.norm[j];
-    if constexpr (kResidual) error += query.residual_factor * docs.residual[j];
-    const float bound = (query.threshold - error) - docs.upper_offset[j];
-    if (scores[j] < bound) continue;
-    const float sum = scores[j] + (docs.lower_offset[j] - error);
-    lower[kept] = sum == sum ? sum : -std::numeric_limits<float>::infinity();
+    if (!KeepOne<kResidual>(scores[j], j, query, docs, lower + kept)) continue;
     doc[kept] = first_doc + static_cast<int32_t>(j);
     ++kept;
   }
   return {j, kept};
+}
+
+int64_t FilterScoresOfImpl(const int32_t* docs, const float* scores, int64_t count,
+                           const QueryBounds& query, const DocBounds& bounds, float* lower,
+                           int32_t* doc) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t at = docs[i];
+    doc[kept] = at;
+    kept += KeepOne<false>(scores[i], at, query, bounds, lower + kept) ? 1 : 0;
+  }
+  return kept;
 }
 
 FilterResult FilterScoresImpl(const float* scores, int64_t n, const QueryBounds& query,
@@ -124,12 +143,19 @@ HWY_AFTER_NAMESPACE();
 namespace tiny_knn {
 
 HWY_EXPORT(FilterScoresImpl);
+HWY_EXPORT(FilterScoresOfImpl);
 
 FilterResult FilterScores(const float* scores, int64_t n, const QueryBounds& query,
                           const DocBounds& docs, int32_t first_doc, float* lower, int32_t* doc,
                           int64_t room) {
   return HWY_DYNAMIC_DISPATCH(FilterScoresImpl)(scores, n, query, docs, first_doc, lower, doc,
                                                 room);
+}
+
+int64_t FilterScoresOf(const int32_t* docs, const float* scores, int64_t count,
+                       const QueryBounds& query, const DocBounds& bounds, float* lower,
+                       int32_t* doc) {
+  return HWY_DYNAMIC_DISPATCH(FilterScoresOfImpl)(docs, scores, count, query, bounds, lower, doc);
 }
 
 void ScaleRow(const float* values, double factor, int64_t dim, float* out) {

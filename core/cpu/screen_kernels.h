@@ -39,6 +39,12 @@ FilterResult FilterScores(const float* scores, int64_t n, const QueryBounds& que
                           const DocBounds& docs, int32_t first_doc, float* lower, int32_t* doc,
                           int64_t room);
 
+// The same of `count` docs that lie apart: score i is of the doc docs[i] from where `bounds`
+// starts. Returns the number kept; `doc` may be `docs`.
+int64_t FilterScoresOf(const int32_t* docs, const float* scores, int64_t count,
+                       const QueryBounds& query, const DocBounds& bounds, float* lower,
+                       int32_t* doc);
+
 // out[j] = float32(values[j] * factor), rounded once per operation. For rows of unit length.
 void ScaleRow(const float* values, double factor, int64_t dim, float* out);
 void ScaleRow(const double* values, double factor, int64_t dim, float* out);

@@ -53,6 +53,8 @@ void VisitMembers(Report& report, const Visit& visit) {
   visit("infs_made_in_docs", report.search.infs_made_in_docs);
   visit("queries_with_tie_at_k", report.search.queries_with_tie_at_k);
   visit("rescored_pairs", report.search.rescored_pairs);
+  visit("refined_pairs", report.search.refined_pairs);
+  visit("repeated_queries", report.search.repeated_queries);
   visit("verified_queries", report.verified_queries);
 }
 

@@ -82,7 +82,7 @@ TEST_F(JobReportTest, ReportIsAJsonObjectWhateverTheNames) {
   result_.report.queries_with_tie_at_k = 7;
   const nlohmann::json json =
       nlohmann::json::parse(JobReportToJson(MakeJobReport(job_, "cpu", result_)));
-  EXPECT_EQ(json.size(), 15u);
+  EXPECT_EQ(json.size(), 17u);
   EXPECT_EQ(json["output_path"], "/w/a\"\xEF\xBF\xBD.pkl");
   EXPECT_EQ(json["docs"], 2);
   EXPECT_EQ(json["device"], "cpu");
@@ -104,7 +104,9 @@ TEST_F(JobReportTest, WhatWasWrittenIsRead) {
                                         .infs_made_in_queries = 7,
                                         .infs_made_in_docs = 8,
                                         .queries_with_tie_at_k = 9,
-                                        .rescored_pairs = 10},
+                                        .rescored_pairs = 10,
+                                        .refined_pairs = 12,
+                                        .repeated_queries = 13},
                              .verified_queries = 11};
   const absl::StatusOr<JobReport> read = JobReportFromJson(JobReportToJson(written));
   ASSERT_TRUE(read.ok()) << read.status();
@@ -122,6 +124,8 @@ TEST_F(JobReportTest, WhatWasWrittenIsRead) {
   EXPECT_EQ(read->search.infs_made_in_docs, 8);
   EXPECT_EQ(read->search.queries_with_tie_at_k, 9);
   EXPECT_EQ(read->search.rescored_pairs, 10);
+  EXPECT_EQ(read->search.refined_pairs, 12);
+  EXPECT_EQ(read->search.repeated_queries, 13);
   EXPECT_EQ(read->verified_queries, 11);
 }
 

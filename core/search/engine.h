@@ -35,7 +35,7 @@ class Engine {
 
   // The exact top k docs of every query, handed to `sink` batch by batch. `plan` comes from
   // PlanSearch for this problem. `progress` may be null.
-  // `warm_docs` may be null; it never changes what is found or reported, rescored_pairs aside.
+  // `warm_docs` may be null; it never changes what is found or reported, the work it takes aside.
   // Errors: InvalidArgument (k, dims, dtypes; see ValidateSearch), Cancelled, DataLoss (a file
   // changed while it was read), ResourceExhausted, Internal (warm docs of other docs, metric or
   // dtype, or of another engine), or what the sink returned. Nothing is handed out twice.

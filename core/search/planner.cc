@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -28,8 +29,11 @@ constexpr int64_t kGemmWorkspaceBytes = 2 * kMiB;
 // Fewer queries per thread than this, and threads share queries and split docs instead: so many are
 // bound by how fast docs come from memory.
 constexpr int64_t kMinQueriesPerThread = 16;
-// Candidates beyond 2 k: room for what comes before the first threshold stands.
+// Candidates beyond 2 k: room for what comes before the first threshold stands. Survivors of codes
+// come one by one, and each that a threshold rules out need not be refined: the sooner it rises the
+// better. Others come in vectors.
 constexpr int64_t kExtraCandidates = 128;
+constexpr int64_t kExtraCodedCandidates = 32;
 // Float32 lower bound, int32 doc, and the exact score once it is known.
 constexpr int64_t kCandidateBytes = 4 + 4 + 8;
 // Norm and two screen offsets, float32 each.
@@ -38,6 +42,22 @@ constexpr int64_t kDocScalarBytes = 12;
 constexpr int64_t kQueryScalarBytes = 128;
 // Blocks of very long rows hold few docs; below this the GEMM has nothing to work with.
 constexpr int64_t kLeastDocBlock = 16;
+// Thresholds are guessed from one doc in so many, but from no fewer and no more than so many: for a
+// large k, where the guess stands until the end, from more.
+struct SampleSize {
+  int64_t docs_per_sampled;
+  int64_t most;
+};
+constexpr SampleSize kSample = {64, 8192};
+constexpr SampleSize kLargeSample = {32, 32768};
+constexpr int64_t kLeastSample = 1024;
+constexpr int64_t kLeastLargeSampleK = 256;
+// As many standard deviations of the sample's count of docs above the k-th best, and so many docs,
+// are added to its mean: a guess fails once in a million.
+constexpr double kSampleDeviations = 5;
+constexpr int64_t kSampleSlack = 4;
+// Bounds of a sampled doc.
+constexpr int64_t kSampledDocBytes = 28;
 // What a transposing reader stages a file's columns in.
 constexpr int64_t kReaderStagingBytes = 2 * kMiB;
 // Codes are worth making where so many queries use them, rows are long enough for the products to
@@ -46,12 +66,10 @@ constexpr int64_t kLeastCodedQueries = 64;
 constexpr int64_t kLeastCodedDim = 32;
 constexpr int64_t kMostCodedDim = 65536;
 constexpr int64_t kLeastCodedDocs = 4096;
-constexpr int64_t kLeastCodedDocsPerResult = 1000;
-// The same with codes: more than what survives at the end where they are chosen. Where a list is
-// full of those, it is scored again and again, and most of what is scored is dropped in the end.
-constexpr int64_t kExtraCodedCandidates = 1024;
-// Norms of a row's codes and of what they leave, and its scale, float32 each.
-constexpr int64_t kCodedDocScalarBytes = 12;
+constexpr int64_t kLeastCodedDocsPerResult = 16;
+// Norms of a row's codes and of what they leave, its scale, and for cosine 1 / its norm, float32
+// each.
+constexpr int64_t kCodedDocScalarBytes = 16;
 // Docs whose codes lie together.
 constexpr int64_t kCodedPanel = 64;
 // Beyond these the sums below could overflow.
@@ -100,6 +118,27 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
   return docs_allow && pays ? ScreenKind::kInt8Codes : ScreenKind::kFloat32Gemm;
 }
 
+// How many docs of a chunk thresholds are guessed from, 0: none.
+int64_t SampleOf(int64_t chunk_docs, int64_t k) {
+  const SampleSize& size = k < kLeastLargeSampleK ? kSample : kLargeSample;
+  const int64_t sample = std::min(chunk_docs / size.docs_per_sampled, size.most);
+  return sample < kLeastSample ? 0 : sample;
+}
+
+// Where the plan's chunk is large enough, and many queries share the work.
+void PlanSample(const ProblemShape& shape, SearchPlan& plan) {
+  const int64_t sample = SampleOf(plan.doc_chunk, shape.k);
+  if (sample == 0 || plan.query_batch < kLeastCodedQueries) return;
+  const double expected = static_cast<double>(shape.k) * static_cast<double>(sample) /
+                          static_cast<double>(plan.doc_chunk);
+  const int64_t rank =
+      static_cast<int64_t>(expected + kSampleDeviations * std::sqrt(expected)) + kSampleSlack;
+  // Beyond that a guess says too little.
+  if (rank > sample / 4 || rank > plan.candidate_capacity / 2) return;
+  plan.sample_docs = sample;
+  plan.sample_rank = rank;
+}
+
 std::string Bytes(int64_t bytes) {
   if (bytes >= 1024 * kMiB) return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / 0x1p30);
   if (bytes >= kMiB) return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 0x1p20);
@@ -136,6 +175,7 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.memory.doc_blocks = (plan.doc_block + (coded ? kCodedPanel : 0)) * block_bytes_per_doc;
   plan.memory.score_tiles =
       plan.threads * (plan.query_tile * plan.doc_tile * 4 + kGemmWorkspaceBytes);
+  plan.memory.doc_blocks += SampleOf(num_docs, shape.k) * kSampledDocBytes;
   const int64_t candidates = splits * plan.candidate_capacity;
   plan.memory.scratch = plan.threads * (candidates * 8 + 2 * (candidates + shape.k + 1) * 16);
   for (const int64_t buffer : {shape.query_buffer_bytes_per_row, shape.doc_buffer_bytes_per_row}) {
@@ -204,6 +244,7 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
     }
   }
 
+  PlanSample(shape, plan);
   plan.num_passes = CeilDivide(shape.num_queries, plan.query_batch);
   plan.num_chunks = CeilDivide(shape.num_docs, plan.doc_chunk);
   const __int128 bytes_read =
@@ -241,6 +282,9 @@ std::string DescribePlan(const ProblemShape& shape, const SearchPlan& plan) {
   line("batches", fmt::format("{} of up to {} queries, one pass over the docs each",
                               plan.num_passes, plan.query_batch));
   line("chunks", fmt::format("{} per pass, of up to {} docs", plan.num_chunks, plan.doc_chunk));
+  if (plan.sample_docs > 0) {
+    line("thresholds", fmt::format("guessed from a sample of {} docs", plan.sample_docs));
+  }
   line("bytes read", Bytes(plan.bytes_read));
   line("memory",
        fmt::format("{}: docs {}, queries {}, candidates {}, results {}, blocks {}, tiles {}, "

@@ -143,6 +143,21 @@ TEST(PlannerTest, DescribesThePlanLineByLine) {
   }
 }
 
+TEST(PlannerTest, GuessesThresholdsFromASampleOfManyDocsForManyQueries) {
+  const MachineLimits limits{.threads = 2, .memory_limit_bytes = 8 * kGiB};
+  const auto plan = [&](int64_t queries, int64_t docs, int64_t k) {
+    return *PlanSearch(Shape(queries, docs, 768, k), limits);
+  };
+  // 1 in 32 of 200,000 docs: 62.5 of 2,000 are expected in it, and five deviations are 39.5.
+  EXPECT_EQ(plan(1024, 200'000, 2000).sample_docs, 6250);
+  EXPECT_EQ(plan(1024, 200'000, 2000).sample_rank, 106);
+  EXPECT_EQ(plan(1024, 1'000'000, 10).sample_docs, 8192);
+  EXPECT_LT(plan(1024, 1'000'000, 10).sample_rank, 10);
+  EXPECT_EQ(plan(10, 200'000, 2000).sample_docs, 0);
+  EXPECT_EQ(plan(1024, 20'000, 10).sample_docs, 0);
+  EXPECT_EQ(plan(1024, 200'000, 100'000).sample_docs, 0) << "a guess that says nothing";
+}
+
 TEST(PlannerTest, ChoosesCodesWhereTheyPay) {
   const MachineLimits limits{
       .threads = 2, .memory_limit_bytes = 8 * kGiB, .has_int8_dot_products = true};
@@ -150,13 +165,13 @@ TEST(PlannerTest, ChoosesCodesWhereTheyPay) {
     return PlanSearch(shape, with)->screen;
   };
   EXPECT_EQ(screen(Shape(1024, 200'000, 768, 200), limits), ScreenKind::kInt8Codes);
-  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000), limits), ScreenKind::kFloat32Gemm);
+  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000), limits), ScreenKind::kInt8Codes);
   // What is made of docs that are kept pays for few queries, too.
   MachineLimits keeping = limits;
   keeping.keeps_docs = true;
   EXPECT_EQ(screen(Shape(1, 200'000, 768, 10), keeping), ScreenKind::kInt8Codes);
   EXPECT_EQ(screen(Shape(1, 200'000, 768, 2000), keeping), ScreenKind::kInt8Codes);
-  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000), keeping), ScreenKind::kFloat32Gemm);
+  EXPECT_EQ(screen(Shape(1024, 20'000, 768, 2000), keeping), ScreenKind::kFloat32Gemm);
   // Few queries, short rows, few docs, most docs in the result, doubles, a machine without them.
   EXPECT_EQ(screen(Shape(16, 200'000, 768, 10), limits), ScreenKind::kFloat32Gemm);
   EXPECT_EQ(screen(Shape(1024, 200'000, 16, 10), limits), ScreenKind::kFloat32Gemm);

@@ -75,7 +75,7 @@ class Progress {
 };
 
 // What a search noticed. Counts are of the whole search and depend on its question alone, but for
-// rescored_pairs, which depends on the plan and on chance.
+// the last three, which depend on the plan and on chance.
 struct SearchReport {
   int64_t nonfinite_query_rows = 0;  // rows with a NaN or an infinity after conversion
   int64_t nonfinite_doc_rows = 0;
@@ -83,6 +83,8 @@ struct SearchReport {
   int64_t infs_made_in_docs = 0;
   int64_t queries_with_tie_at_k = 0;  // rank k and the next doc have equal scores (or both NaN)
   int64_t rescored_pairs = 0;         // pairs whose correctly rounded score was computed
+  int64_t refined_pairs = 0;          // pairs screened again in float32 after codes kept them
+  int64_t repeated_queries = 0;       // searched again: a threshold was guessed too high
 };
 
 }  // namespace tiny_knn

@@ -30,10 +30,11 @@ void CodableDocs(Problem& p, Random& r) {
   FillCodableDocs(p, r);
 }
 
-// Docs so small that the squares of their residuals are below float32.
+// Docs so small that the squares of their residuals are below float32, and greatest where queries
+// are zero: codes say next to nothing about the scores.
 void CodableQueriesTinyDocs(Problem& p, Random& r) {
-  FillCodableQueries(p, r);
-  FillDocs(p, [&](int64_t, int64_t) { return r.Bell() * PowerOfTwo(-70); });
+  FillQueries(p, [&](int64_t, int64_t j) { return j % 2 != 0 ? 0 : j == 0 ? kGreatest : Code(r); });
+  FillDocs(p, [&](int64_t, int64_t j) { return r.Bell() * PowerOfTwo(j % 2 != 0 ? -70 : -76); });
 }
 
 // Codes are exact on both sides, and what they are added to is so large that adding rounds.

@@ -10,6 +10,8 @@ const std::vector<EngineUnderTest>& EnginesUnderTest() {
       {"cpuwarm", MakeCpuEngine, /*warm=*/true},
       {"cpuint8", MakeCpuEngine, /*warm=*/false, ScreenKind::kInt8Codes, true},
       {"cpuint8warm", MakeCpuEngine, /*warm=*/true, ScreenKind::kInt8Codes, true},
+      {"cpuguess", MakeCpuEngine, /*warm=*/true, ScreenKind::kFloat32Gemm, true, true},
+      {"cpuint8guess", MakeCpuEngine, /*warm=*/true, ScreenKind::kInt8Codes, true, true},
   };
   return *engines;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <numeric>
@@ -190,6 +191,10 @@ std::string SearchAndCompare(Engine& engine, const Case& c, const SearchInput& i
 // The case's plan for the screen that is to be tested. There are no codes of doubles.
 SearchPlan PlanFor(const EngineUnderTest& engine, const Case& c) {
   SearchPlan plan = PlanOfCase(c);
+  if (engine.guesses) {
+    plan.sample_docs = (std::min(plan.doc_chunk, c.num_docs) + 1) / 2;
+    plan.sample_rank = std::min((c.k + 1) / 2, plan.candidate_capacity / 2);
+  }
   if (WorkingDType(c.compute_dtype) != DType::kFloat32) return plan;
   plan.screen = engine.screen;
   if (plan.screen == ScreenKind::kInt8Codes) {

@@ -54,7 +54,8 @@ class SameBits(TestCase):
 
     def test_any_memory_limit(self):
         for name, queries, docs, flags in self.problems():
-            flags = (*flags, "--threads", "2")
+            # Batches too small for codes, of which all docs would fit into one block.
+            flags = (*flags, "--threads", "2", "--batch-size", "32")
             expected = self.search(queries, docs, *flags)
             least = self.least_memory(queries, docs, flags)
             plan = self.program(["run", queries, docs, *flags, "--dry-run", "--memory-limit", f"{least}M"]).stdout

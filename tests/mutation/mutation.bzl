@@ -4,9 +4,11 @@
 _HEADERS = [
     "batch_search.h",
     "candidates.h",
+    "chunk_rows.h",
     "cpu_engine.h",
     "cpu_warm_docs.h",
     "few_queries_gemm.h",
+    "float32_dots.h",
     "float32_screen.h",
     "gemm.h",
     "huge_pages.h",
@@ -22,9 +24,11 @@ _HEADERS = [
     "thread_pool.h",
 ]
 _SOURCES = [
+    "batch_guess.cc",
     "batch_rescore.cc",
     "batch_search.cc",
     "candidates.cc",
+    "chunk_rows.cc",
     "cpu_engine.cc",
     "cpu_warm_docs.cc",
     "float32_screen.cc",
@@ -38,6 +42,7 @@ _SOURCES = [
 
 _TEXTUAL_SOURCES = [
     "few_queries_gemm.cc",
+    "float32_dots.cc",
     "int8_kernels.cc",
     "screen_kernels.cc",
 ]

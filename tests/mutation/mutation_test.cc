@@ -35,6 +35,9 @@ int Main(int argc, char** argv) {
   const EngineUnderTest engine{"mutant", mutant::MakeCpuEngine};
   const EngineUnderTest coded_engine{"mutantint8", mutant::MakeCpuEngine, /*warm=*/false,
                                      ScreenKind::kInt8Codes};
+  const EngineUnderTest guessing_engine{"mutantguess",  mutant::MakeCpuEngine,
+                                        /*warm=*/false, ScreenKind::kFloat32Gemm,
+                                        false,          /*guesses=*/true};
   const EngineUnderTest warm_engine{"mutantwarm", mutant::MakeCpuEngine, /*warm=*/true};
   std::vector<std::pair<std::string, std::string>> failures;
   size_t ran = 0;
@@ -42,6 +45,7 @@ int Main(int argc, char** argv) {
     ++ran;
     std::string difference = RunCase(c, engine);
     if (difference.empty()) difference = RunCase(c, coded_engine);
+    if (difference.empty()) difference = RunCase(c, guessing_engine);
     if (difference.empty()) difference = RunCase(c, warm_engine);
     if (difference.empty()) continue;
     failures.emplace_back(c.name, std::move(difference));

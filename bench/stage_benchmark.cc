@@ -1,0 +1,249 @@
+// The stages of a search one by one, on one thread, beside what the core can do at best and beside
+// the library calls that could do the same.
+//
+//   bazel run //bench:stage_benchmark -- --benchmark_repetitions=5
+//       --benchmark_enable_random_interleaving=true --benchmark_report_aggregates_only=true (one
+//       line)
+//
+// Rates count two operations for each multiplication with its addition, so that all of them can be
+// compared; where a stage handles pairs or rows, time is per item.
+#include <benchmark/benchmark.h>
+#include <dnnl.h>
+#include <immintrin.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "core/cpu/candidates.h"
+#include "core/cpu/float32_dots.h"
+#include "core/cpu/gemm.h"
+#include "core/cpu/int8_kernels.h"
+#include "core/cpu/screen_kernels.h"
+#include "core/matrix/aligned_vector.h"
+#include "core/search/isa.h"
+#include "core/search/rounded_score.h"
+
+namespace tiny_knn {
+namespace {
+
+// A tile as the screen has it.
+constexpr int64_t kTileQueries = 128;
+constexpr int64_t kTileDocs = 512;
+
+AlignedVector<float> GaussianRows(int64_t rows, int64_t dim) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  AlignedVector<float> values(static_cast<size_t>(rows * dim));
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+void SetOperations(benchmark::State& state, double operations) {
+  state.counters["op/s"] =
+      benchmark::Counter(operations, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+double TileOperations(int64_t dim) {
+  return 2.0 * static_cast<double>(kTileQueries * kTileDocs * dim);
+}
+
+#if defined(__x86_64__)
+// What the core's units can do at best: independent operations on registers.
+constexpr int kChains = 24;
+constexpr int kRounds = 1000;
+
+// `kInstruction` on 24 registers in turn.
+#define TINY_KNN_PEAK_LOOP(instruction)                                                          \
+  for (auto _ : state) {                                                                         \
+    for (int round = 0; round < kRounds; ++round) {                                              \
+      asm volatile(                                                                              \
+          ".irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23\n\t" instruction \
+          " %%zmm\\r, %%zmm\\r, %%zmm\\r\n\t"                                                    \
+          ".endr" ::                                                                             \
+              : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",  \
+                "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", \
+                "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");                                    \
+    }                                                                                            \
+  }
+
+__attribute__((target("avx512f"))) void BM_PeakFloat32(benchmark::State& state) {
+  if (CurrentIsaLevel() != IsaLevel::kAvx512) return state.SkipWithError("needs AVX-512");
+  TINY_KNN_PEAK_LOOP("vfmadd231ps")
+  SetOperations(state, 2.0 * 16 * kChains * kRounds);
+}
+
+__attribute__((target("avx512f,avx512vnni"))) void BM_PeakInt8(benchmark::State& state) {
+  if (!HasInt8DotProducts()) return state.SkipWithError("needs AVX-512 VNNI");
+  TINY_KNN_PEAK_LOOP("vpdpbusd")
+  SetOperations(state, 2.0 * 64 * kChains * kRounds);
+}
+#endif
+
+struct CodedTile {
+  explicit CodedTile(int64_t dim)
+      : query_codes(static_cast<size_t>(kTileQueries * CodeSteps(dim) * 4)),
+        panels(static_cast<size_t>(CodeBytes(kTileDocs, dim))),
+        scales(static_cast<size_t>(kTileDocs), 0.01F),
+        queries(static_cast<size_t>(kTileQueries)),
+        scores(static_cast<size_t>(kTileQueries * kTileDocs)) {
+    std::mt19937 random(3);
+    for (int8_t& code : query_codes) code = static_cast<int8_t>(random() % 255);
+    for (uint8_t& code : panels) code = static_cast<uint8_t>(random());
+    for (int64_t i = 0; i < kTileQueries; ++i) {
+      CodedQuery& query = queries[static_cast<size_t>(i)];
+      query.codes = query_codes.data() + i * CodeSteps(dim) * 4;
+      query.scale = 0.01F;
+    }
+  }
+  AlignedVector<int8_t> query_codes;
+  AlignedVector<uint8_t> panels;
+  std::vector<float> scales;
+  std::vector<CodedQuery> queries;
+  AlignedVector<float> scores;
+};
+
+void BM_ScoreCodes(benchmark::State& state) {
+  const int64_t dim = state.range(0);
+  CodedTile tile(dim);
+  for (auto _ : state) {
+    ScoreCodes(tile.queries.data(), kTileQueries, tile.panels.data(), tile.scales.data(), kTileDocs,
+               dim, tile.scores.data(), kTileDocs);
+    benchmark::ClobberMemory();
+  }
+  SetOperations(state, TileOperations(dim));
+}
+
+void BM_DnnlGemmU8S8(benchmark::State& state) {
+  const int64_t dim = state.range(0);
+  const AlignedVector<uint8_t> docs(static_cast<size_t>(kTileDocs * dim), 3);
+  const AlignedVector<int8_t> queries(static_cast<size_t>(kTileQueries * dim), 5);
+  AlignedVector<int32_t> sums(static_cast<size_t>(kTileQueries * kTileDocs));
+  omp_set_num_threads(1);
+  const int32_t zero = 0;
+  for (auto _ : state) {
+    dnnl_gemm_u8s8s32('N', 'T', 'F', kTileDocs, kTileQueries, dim, 1.0F, docs.data(), dim, 0,
+                      queries.data(), dim, 0, 0.0F, sums.data(), kTileQueries, &zero);
+    benchmark::ClobberMemory();
+  }
+  SetOperations(state, TileOperations(dim));
+}
+
+void BM_Sgemm(benchmark::State& state) {
+  const int64_t dim = state.range(0);
+  const AlignedVector<float> queries = GaussianRows(kTileQueries, dim);
+  const AlignedVector<float> docs = GaussianRows(kTileDocs, dim);
+  AlignedVector<float> scores(static_cast<size_t>(kTileQueries * kTileDocs));
+  for (auto _ : state) {
+    MultiplyByTransposed(queries.data(), dim, kTileQueries, docs.data(), dim, kTileDocs, dim,
+                         scores.data(), kTileDocs);
+    benchmark::ClobberMemory();
+  }
+  SetOperations(state, TileOperations(dim));
+}
+
+// One query's scores of a tile, of which one in `range(0)` survives.
+void BM_FilterScores(benchmark::State& state) {
+  const int64_t one_in = state.range(0);
+  std::vector<float> scores(static_cast<size_t>(kTileDocs));
+  std::mt19937 random(3);
+  for (float& score : scores) score = static_cast<int64_t>(random()) % one_in == 0 ? 2.F : 0.F;
+  const std::vector<float> zeros(static_cast<size_t>(kTileDocs));
+  const DocBounds bounds{zeros.data(), zeros.data(), zeros.data(), zeros.data()};
+  std::vector<float> lower(static_cast<size_t>(kTileDocs + kCandidatePadding));
+  std::vector<int32_t> doc(lower.size());
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(FilterScores(scores.data(), kTileDocs, {1, 1, 1}, bounds, 0,
+                                          lower.data(), doc.data(), kTileDocs));
+  }
+  state.SetItemsProcessed(state.iterations() * kTileDocs);
+}
+
+// A doc's codes, from its row in cache.
+void BM_EncodeRow(benchmark::State& state) {
+  const int64_t dim = state.range(0);
+  const AlignedVector<float> row = GaussianRows(1, dim);
+  const std::vector<float> centre(static_cast<size_t>(dim));
+  std::vector<float> centred(static_cast<size_t>(dim));
+  std::vector<uint8_t> codes(static_cast<size_t>(dim));
+  AlignedVector<uint8_t> panel(static_cast<size_t>(PanelBytes(dim)));
+  for (auto _ : state) {
+    const float greatest = CentreRow(row.data(), centre.data(), dim, centred.data());
+    const float scale = greatest / kGreatestCode;
+    benchmark::DoNotOptimize(EncodeRow(centred.data(), scale, 1 / scale, dim, codes.data()));
+    PutInPanel(codes.data(), dim, 5, panel.data());
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+
+// Pairs of one query and docs that lie in this many KiB.
+void BM_RefinePair(benchmark::State& state) {
+  constexpr int64_t kDim = 768;
+  const int64_t docs = state.range(0) * 1024 / (kDim * int64_t{sizeof(float)});
+  const AlignedVector<float> rows = GaussianRows(docs + 1, kDim);
+  const float* const query = rows.data();
+  int64_t next = 0;
+  for (auto _ : state) {
+    const float* others[kMostDots];
+    for (const float*& other : others) {
+      next = (next + 7) % docs;
+      other = rows.data() + (next + 1) * kDim;
+    }
+    float dots[kMostDots];
+    Float32Dots(query, others, kMostDots, kDim, dots);
+    benchmark::DoNotOptimize(dots[0]);
+  }
+  state.SetItemsProcessed(state.iterations() * kMostDots);
+}
+
+void BM_RescorePair(benchmark::State& state) {
+  constexpr int64_t kDim = 768;
+  const int64_t docs = state.range(0) * 1024 / (kDim * int64_t{sizeof(float)});
+  const AlignedVector<float> rows = GaussianRows(docs + 1, kDim);
+  const std::vector<double> wide(rows.begin(), rows.begin() + kDim);
+  const PreparedQuery<float> query = PrepareQuery<float>(rows.data(), wide.data(), kDim);
+  int64_t next = 0;
+  for (auto _ : state) {
+    next = (next + 7) % docs;
+    benchmark::DoNotOptimize(RoundedScore<float>(Metric::kInnerProduct, query,
+                                                 rows.data() + (next + 1) * kDim, 40, kDim));
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+
+void BM_KthLargest(benchmark::State& state) {
+  const int64_t k = state.range(0);
+  const AlignedVector<float> values = GaussianRows(1, 2 * k + 128);
+  std::vector<uint32_t> scratch;
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(KthLargest({values.data(), values.size()}, k, scratch));
+  }
+  state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(values.size()));
+}
+
+void Dims(benchmark::internal::Benchmark* benchmark) {
+  for (const int64_t dim : {64, 100, 128, 384, 768, 1536}) benchmark->Arg(dim);
+}
+
+#if defined(__x86_64__)
+BENCHMARK(BM_PeakFloat32);
+BENCHMARK(BM_PeakInt8);
+#endif
+BENCHMARK(BM_ScoreCodes)->Apply(Dims);
+BENCHMARK(BM_DnnlGemmU8S8)->Apply(Dims);
+BENCHMARK(BM_Sgemm)->Apply(Dims);
+BENCHMARK(BM_FilterScores)->Arg(1'000'000)->Arg(100)->Arg(10);
+BENCHMARK(BM_EncodeRow)->Arg(128)->Arg(768);
+BENCHMARK(BM_RefinePair)->Arg(24)->Arg(512)->Arg(8192);
+BENCHMARK(BM_RescorePair)->Arg(24)->Arg(512)->Arg(8192);
+BENCHMARK(BM_KthLargest)->Arg(10)->Arg(100)->Arg(2000);
+
+}  // namespace
+}  // namespace tiny_knn
+
+BENCHMARK_MAIN();
