@@ -61,8 +61,8 @@ void BatchSearch<T>::GuessThresholds() {
 template <typename T>
 bool BatchSearch<T>::ScreenSample() {
   bool complete = true;
-  for (int64_t first = 0; first < chunk_.rows && complete; first += plan_.doc_block) {
-    const IndexRange block{first, std::min(first + plan_.doc_block, chunk_.rows)};
+  for (IndexRange block{0, 0}; block.begin < chunk_.rows && complete; block.begin = block.end) {
+    block.end = std::min(block.begin + BlockDocs(block.begin), chunk_.rows);
     screen_->SetBlock(chunk_.Slice(block.begin, block.end), {});
     // What is noticed is noticed again, and an error then has the right row.
     const std::vector<PrepareCounts> counts = CountsOfWorkers();
@@ -72,6 +72,7 @@ bool BatchSearch<T>::ScreenSample() {
       workers_[w].counts = counts[w];
     }
     if (complete) pool_.Run([&](int worker) { ScreenBlock(block, worker); });
+    JudgeCodes(block);
     complete = complete && !progress_.cancelled();
   }
   return complete;

@@ -22,6 +22,11 @@ constexpr int64_t kPreparedBlockBytes = int64_t{256} << 20;
 // A list that thinning leaves fuller than this share would be thinned again at once: its candidates
 // are rescored instead.
 constexpr int64_t kLeastRoomShare = 4;
+// A pair that is refined takes about five times as long as one of a float32 GEMM, which takes about
+// four times as long as one of codes: beyond this share, codes lose. The first block of a chunk is
+// small, so that little is lost before that is seen.
+constexpr int64_t kPairsPerRefined = 10;
+constexpr int64_t kTrialBlocks = 32;
 // Candidates beyond twice the rank that a sample's lists hold.
 constexpr int64_t kExtraSampleCandidates = 128;
 // Floats of a cache line: both float and double rows of a multiple of it fill whole lines.
@@ -160,10 +165,18 @@ absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t e
 }
 
 template <typename T>
-int64_t BatchSearch<T>::BlockDocs() const {
+int64_t BatchSearch<T>::BlockDocs(int64_t first) const {
+  if (screen_->refiner() == nullptr && BoundsKind() == ScreenKind::kInt8Codes) {
+    // After codes were given up: rows of floats in the memory of their codes.
+    return std::max(plan_.doc_block / int64_t{sizeof(float)}, kTileDocs);
+  }
+  if (first == 0 && screen_->refiner() != nullptr && !prepared_ && !sampling_) {
+    const int64_t docs = chunk_.rows / kTrialBlocks / kTileDocs * kTileDocs;
+    return std::min(std::max(docs, plan_.doc_tile), plan_.doc_block);
+  }
   // Threads that screen different queries stay close together, so that docs are fetched once. Each
   // with docs of its own, they need to meet for the sake of progress only.
-  if (!prepared_ || query_parts_ > 1) return plan_.doc_block;
+  if (!prepared_ || sampling_ || query_parts_ > 1) return plan_.doc_block;
   const int64_t docs = std::min(kPairsPerPreparedBlock / num_queries_,
                                 kPreparedBlockBytes / (dim_ * int64_t{sizeof(float)}));
   return std::max(docs / kTileDocs * kTileDocs, plan_.doc_block);
@@ -208,13 +221,13 @@ absl::Status BatchSearch<T>::SearchChunk(RowSource& docs, int64_t begin, int64_t
 
 template <typename T>
 absl::Status BatchSearch<T>::ScreenChunk(RowSource& docs, int64_t begin) {
-  const int64_t block_docs = BlockDocs();
-  for (int64_t first = 0; first < chunk_.rows; first += block_docs) {
-    const IndexRange block{first, std::min(first + block_docs, chunk_.rows)};
+  for (IndexRange block{0, 0}; block.begin < chunk_.rows; block.begin = block.end) {
+    block.end = std::min(block.begin + BlockDocs(block.begin), chunk_.rows);
     const absl::Status started = StartBlock(block);
     if (!started.ok()) return started;
     pool_.Run([&](int worker) { ScreenBlock(block, worker); });
     if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
+    JudgeCodes(block);
     const absl::Status unchanged = docs.CheckUnchanged();
     if (!unchanged.ok()) return unchanged;
     // A chunk is done when its survivors are rescored.
@@ -224,6 +237,31 @@ absl::Status BatchSearch<T>::ScreenChunk(RowSource& docs, int64_t begin) {
   pool_.Run([&](int worker) { RescoreChunk(worker); });
   if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
   return absl::OkStatus();
+}
+
+template <typename T>
+void BatchSearch<T>::JudgeCodes(IndexRange block) {
+  // Docs that are kept warm are kept as codes.
+  if (screen_->refiner() == nullptr || warm_ != nullptr || !wrongly_guessed_.empty()) return;
+  int64_t refined = 0;
+  for (const Worker& worker : workers_) refined += worker.refined;
+  const int64_t pairs = num_queries_ * block.size();
+  const bool pays = refined - judged_pairs_ <= pairs / kPairsPerRefined;
+  judged_pairs_ = refined;
+  if (pays) return;
+  SearchPlan plan = plan_;
+  plan.screen = ScreenKind::kFloat32Gemm;
+  screen_.reset();  // its memory first
+  screen_ = MakeScreen<T>(params_, plan, dim_);
+  screen_->SetQueries(queries_);
+  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+    for (int64_t query = 0; query < num_queries_; ++query) {
+      QueryBounds& bounds = query_bounds_[static_cast<size_t>(ListOf(query, split))];
+      const float threshold = bounds.threshold;
+      bounds = screen_->InitialBounds(query);
+      bounds.threshold = threshold;
+    }
+  }
 }
 
 template <typename T>
@@ -290,8 +328,8 @@ void BatchSearch<T>::TakeCandidates(int64_t query, int64_t split, const float* s
   for (int64_t doc = docs.begin;;) {
     const FilterResult result = FilterScores(
         scores + (doc - docs.begin), docs.end - doc, query_bounds_[static_cast<size_t>(list_index)],
-        bounds_->At(doc), static_cast<int32_t>(doc), list.lower + list.size, list.doc + list.size,
-        Capacity() - list.size);
+        bounds_->CandidatesAt(doc), static_cast<int32_t>(doc), list.lower + list.size,
+        list.doc + list.size, Capacity() - list.size);
     list.size += result.kept;
     doc += result.consumed;
     if (doc == docs.end || progress_.cancelled()) return;

@@ -80,7 +80,11 @@ class BatchSearch {
   absl::Status OpenChunk(RowSource& docs, int64_t begin, int64_t end);
   // Gives a block of the chunk to the screen, prepared.
   absl::Status StartBlock(IndexRange block);
-  int64_t BlockDocs() const;
+  // Of the block that starts at `first`, in a chunk or a sample.
+  int64_t BlockDocs(int64_t first) const;
+  // After a block: where codes leave so much to refine that float32 alone would be faster, goes on
+  // with that.
+  void JudgeCodes(IndexRange block);
   // Thresholds from a sample of the chunk.
   void GuessThresholds();
   // False where it could not be prepared, or when cancelled.
@@ -175,6 +179,7 @@ class BatchSearch {
   // Queries that are screened once more, alone; else empty.
   std::vector<int64_t> wrongly_guessed_;
   int64_t repeated_queries_ = 0;
+  int64_t judged_pairs_ = 0;  // refined when JudgeCodes was called last
 };
 
 }  // namespace tiny_knn

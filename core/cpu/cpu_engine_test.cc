@@ -106,6 +106,7 @@ class CpuEngineTest : public testing::Test {
     EXPECT_EQ(report->queries_with_tie_at_k, expected_report.queries_with_tie_at_k);
     rescored_pairs_ = report->rescored_pairs;
     repeated_queries_ = report->repeated_queries;
+    refined_pairs_ = report->refined_pairs;
   }
 
   Problem problem_;
@@ -115,6 +116,7 @@ class CpuEngineTest : public testing::Test {
   std::unique_ptr<RowSource> docs_;
   int64_t rescored_pairs_ = 0;
   int64_t repeated_queries_ = 0;
+  int64_t refined_pairs_ = 0;
 };
 
 TEST_F(CpuEngineTest, EqualsTheOracleForEveryMetricAndWorkingType) {
@@ -184,6 +186,35 @@ TEST_F(CpuEngineTest, GuessesThresholdsAndMakesUpForThoseThatAreTooHigh) {
         if (i / 65 % 5 == 0) doc_values_[i] = 0;
       }
       plan.sample_rank = 40;
+      ExpectOracle(plan);
+    }
+  }
+}
+
+TEST_F(CpuEngineTest, GivesCodesUpWhereTheyTellNothingApart) {
+  for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2}) {
+    for (const int64_t sample_docs : {0, 500}) {
+      SCOPED_TRACE(std::string(MetricName(metric)) + " sample " + std::to_string(sample_docs));
+      Problem problem{.num_docs = 8000, .params = {.k = 10, .metric = metric}};
+      Make(problem, /*ties=*/false);
+      // One dim takes all of the codes' range, and adds the same to all scores.
+      for (size_t i = 0; i < doc_values_.size(); i += 65) {
+        doc_values_[i] = i / 65 % 2 == 0 ? 1e4F : -1e4F;
+      }
+      for (size_t i = 0; i < query_values_.size(); i += 65) query_values_[i] = 0;
+      SearchPlan plan = Plan(2);
+      plan.screen = ScreenKind::kInt8Codes;
+      plan.doc_block = 1024;
+      plan.doc_tile = 128;
+      plan.sample_docs = sample_docs;
+      plan.sample_rank = 12;
+      ExpectOracle(plan);
+      const int64_t pairs = problem.num_queries * problem.num_docs;
+      EXPECT_GT(refined_pairs_, pairs / 100);  // what was tried
+      EXPECT_LT(refined_pairs_, pairs / 8);
+      plan.doc_chunk = 3500;
+      plan.num_chunks = 3;
+      plan.doc_splits = 2;
       ExpectOracle(plan);
     }
   }

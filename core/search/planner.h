@@ -74,7 +74,7 @@ struct SearchPlan {
   int64_t doc_tile = 0;     // with codes this and doc_block are multiples of 64, or all docs
   int64_t candidate_capacity = 0;  // candidates a query holds, per split, before they are thinned
   // Docs of the first chunk from which thresholds are guessed, 0: none; and which rank among them
-  // stands for the k-th best of the chunk. Less than half of candidate_capacity.
+  // stands for the k-th best of the chunk: at least 1, at most half of candidate_capacity.
   int64_t sample_docs = 0;
   int64_t sample_rank = 0;
   int64_t bytes_read = 0;  // from both files, all passes

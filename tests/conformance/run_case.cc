@@ -191,7 +191,7 @@ std::string SearchAndCompare(Engine& engine, const Case& c, const SearchInput& i
 // The case's plan for the screen that is to be tested. There are no codes of doubles.
 SearchPlan PlanFor(const EngineUnderTest& engine, const Case& c) {
   SearchPlan plan = PlanOfCase(c);
-  if (engine.guesses) {
+  if (engine.guesses && plan.candidate_capacity >= 2) {
     plan.sample_docs = (std::min(plan.doc_chunk, c.num_docs) + 1) / 2;
     plan.sample_rank = std::min((c.k + 1) / 2, plan.candidate_capacity / 2);
   }
