@@ -34,6 +34,9 @@ def flags_by_source(bazel):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
     if not answer.stdout:
         sys.exit(f"lint: bazel aquery failed:\n{answer.stderr}")
+    # Headers of other repositories, the CUDA toolkit's say, lie below Bazel's output base.
+    output_base = subprocess.run([bazel, "info", "output_base"], stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL, text=True, check=True).stdout.strip()
     flags = {}
     for action in json.loads(answer.stdout).get("actions", []):
         arguments = action["arguments"]
@@ -45,7 +48,8 @@ def flags_by_source(bazel):
         kept, rest = [], iter(arguments)
         for argument in rest:
             if argument in ("-iquote", "-isystem", "-I"):
-                kept += [argument, next(rest)]
+                folder = next(rest)
+                kept += [argument, f"{output_base}/{folder}" if folder.startswith("external/") else folder]
             elif _KEPT.match(argument):
                 kept.append(argument)
         flags[source] = kept
@@ -69,7 +73,7 @@ def missing_headers(files, flags):
     a header holds is no part of a source's state: a build id is another one after every commit.
     """
     folders = ["", "/usr/include"]
-    folders += [value for flag, value in zip(flags, flags[1:]) if flag == "-iquote"]
+    folders += [value for flag, value in zip(flags, flags[1:]) if flag in ("-iquote", "-isystem")]
     names = set()
     for data in files.values():
         names.update(_ANY_INCLUDE.findall(data.decode("utf-8", "replace")))
