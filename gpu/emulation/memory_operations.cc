@@ -1,0 +1,226 @@
+// ld, ldu, st and prefetches.
+#include <cstring>
+#include <string_view>
+
+#include "gpu/emulation/kernel_decoder.h"
+#include "gpu/emulation/memory_access.h"
+
+namespace tiny_knn::emulation {
+namespace {
+
+void Nothing(Warp& /*warp*/, const Operation& /*operation*/, LaneMask /*lanes*/) {}
+
+Strength StrengthOf(const Operation& operation) {
+  return operation.strong ? Strength::kStrong : Strength::kWeak;
+}
+
+// Writes one lane's values, as they lie in memory, to the registers.
+void ToRegisters(Warp& warp, const Operation& operation, int lane, const std::byte* values) {
+  const size_t bytes = operation.bytes;
+  const size_t width = operation.register_bytes;
+  for (size_t i = 0; i < operation.values; ++i) {
+    std::byte* to = warp.Lanes<std::byte>(operation.vector[i]) + static_cast<size_t>(lane) * width;
+    std::memcpy(to, values + i * bytes, bytes);
+    if (width > bytes) {
+      const bool ones = operation.sign_extends && (to[bytes - 1] & std::byte{0x80}) != std::byte{0};
+      std::memset(to + bytes, ones ? 0xff : 0, width - bytes);
+    }
+  }
+}
+
+void FromRegisters(Warp& warp, const Operation& operation, int lane, std::byte* values) {
+  const size_t bytes = operation.bytes;
+  const size_t width = operation.register_bytes;
+  for (size_t i = 0; i < operation.values; ++i) {
+    const std::byte* from =
+        warp.Lanes<std::byte>(operation.vector[i]) + static_cast<size_t>(lane) * width;
+    std::memcpy(values + i * bytes, from, bytes);
+  }
+}
+
+// Whether all lanes take part and their accesses adjoin: then they are checked as one.
+bool AreContiguous(LaneMask lanes, const uint64_t addresses[kLanes], uint64_t bytes) {
+  if (lanes != kAllLanes) return false;
+  uint64_t different = 0;
+  for (int lane = 1; lane < kLanes; ++lane) {
+    different |= addresses[lane] - addresses[0] - static_cast<uint64_t>(lane) * bytes;
+  }
+  return different == 0;
+}
+
+bool AreTheSame(LaneMask lanes, const uint64_t addresses[kLanes], uint64_t first) {
+  for (; lanes != 0; lanes &= lanes - 1) {
+    if (addresses[__builtin_ctz(lanes)] != first) return false;
+  }
+  return true;
+}
+
+void BlameLane(Fault& fault, uint64_t first, uint64_t bytes) {
+  fault.lane = static_cast<int>((fault.address - first) / bytes);
+  if (fault.lane < 0 || fault.lane >= kLanes) fault.lane = 0;
+}
+
+void Load(Warp& warp, const Operation& operation, LaneMask lanes) {
+  const uint32_t bytes = static_cast<uint32_t>(operation.bytes) * operation.values;
+  const Strength strength = StrengthOf(operation);
+  uint64_t addresses[kLanes];
+  LaneAddresses(warp, operation, lanes, addresses);
+  const int first = __builtin_ctz(lanes);
+  uint64_t address = addresses[first];
+  StateSpace space = ResolveSpace(warp, operation.space, &address);
+  if (space == StateSpace::kGlobal || space == StateSpace::kConst) {
+    if (AreContiguous(lanes, addresses, bytes)) {
+      const std::byte* source = nullptr;
+      try {
+        source = warp.block->memory->Read(warp.block->actor, address, uint64_t{bytes} * kLanes,
+                                          bytes, strength);
+      } catch (Fault& fault) {
+        BlameLane(fault, address, bytes);
+        throw;
+      }
+      if (operation.values == 1 && operation.register_bytes == operation.bytes) {
+        std::memcpy(warp.Lanes<std::byte>(operation.vector[0]), source, size_t{bytes} * kLanes);
+        return;
+      }
+      for (int lane = 0; lane < kLanes; ++lane) {
+        ToRegisters(warp, operation, lane, source + static_cast<size_t>(lane) * bytes);
+      }
+      return;
+    }
+  }
+  if (space != StateSpace::kShared && space != StateSpace::kLocal &&
+      AreTheSame(lanes, addresses, addresses[first])) {
+    const std::byte* source = ReadLane(warp, space, first, address, bytes, strength);
+    for (; lanes != 0; lanes &= lanes - 1) {
+      ToRegisters(warp, operation, __builtin_ctz(lanes), source);
+    }
+    return;
+  }
+  for (; lanes != 0; lanes &= lanes - 1) {
+    const int lane = __builtin_ctz(lanes);
+    address = addresses[lane];
+    space = ResolveSpace(warp, operation.space, &address);
+    ToRegisters(warp, operation, lane, ReadLane(warp, space, lane, address, bytes, strength));
+  }
+}
+
+void Store(Warp& warp, const Operation& operation, LaneMask lanes) {
+  const uint32_t bytes = static_cast<uint32_t>(operation.bytes) * operation.values;
+  const Strength strength = StrengthOf(operation);
+  uint64_t addresses[kLanes];
+  LaneAddresses(warp, operation, lanes, addresses);
+  uint64_t address = addresses[__builtin_ctz(lanes)];
+  StateSpace space = ResolveSpace(warp, operation.space, &address);
+  if (space == StateSpace::kGlobal && AreContiguous(lanes, addresses, bytes)) {
+    std::byte* destination = nullptr;
+    try {
+      destination = warp.block->memory->Write(warp.block->actor, address, uint64_t{bytes} * kLanes,
+                                              bytes, strength);
+    } catch (Fault& fault) {
+      BlameLane(fault, address, bytes);
+      throw;
+    }
+    if (operation.values == 1 && operation.register_bytes == operation.bytes) {
+      std::memcpy(destination, warp.Lanes<std::byte>(operation.vector[0]), size_t{bytes} * kLanes);
+      return;
+    }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      FromRegisters(warp, operation, lane, destination + static_cast<size_t>(lane) * bytes);
+    }
+    return;
+  }
+  for (; lanes != 0; lanes &= lanes - 1) {
+    const int lane = __builtin_ctz(lanes);
+    address = addresses[lane];
+    space = ResolveSpace(warp, operation.space, &address);
+    std::byte value[64];
+    FromRegisters(warp, operation, lane, value);
+    std::memcpy(WriteLane(warp, space, lane, address, bytes, strength, value), value, bytes);
+  }
+}
+
+// A parameter by its name: the same in all lanes, checked when it is decoded.
+void LoadParameter(Warp& warp, const Operation& operation, LaneMask lanes) {
+  const std::byte* source = warp.block->parameters->data() + operation.immediate;
+  for (; lanes != 0; lanes &= lanes - 1) {
+    ToRegisters(warp, operation, __builtin_ctz(lanes), source);
+  }
+}
+
+StateSpace SpaceOf(const PtxInstruction& statement) {
+  for (const std::string& modifier : statement.modifiers) {
+    if (modifier == "global") return StateSpace::kGlobal;
+    if (modifier == "const") return StateSpace::kConst;
+    if (modifier == "local") return StateSpace::kLocal;
+    if (modifier == "shared" || modifier == "shared::cta") return StateSpace::kShared;
+    if (modifier == "param" || modifier == "param::entry") return StateSpace::kParam;
+    if (modifier.starts_with("shared::") || modifier.starts_with("param::")) {
+      throw KernelDecoder::Unsupported{"this state space"};
+    }
+  }
+  return StateSpace::kGeneric;
+}
+
+bool IsStrong(const PtxInstruction& statement) {
+  return statement.has("volatile") || statement.has("relaxed") || statement.has("acquire") ||
+         statement.has("release") || statement.has("mmio");
+}
+
+bool DecodeAccess(KernelDecoder& decoder, const PtxInstruction& statement, bool loads) {
+  const PtxType type = TypeOf(statement);
+  const PtxOperand& registers = statement.operands.at(loads ? 0 : 1);
+  const PtxOperand& address = statement.operands.at(loads ? 1 : 0);
+  Operation operation = decoder.New(loads ? &Load : &Store);
+  operation.space = SpaceOf(statement);
+  // What is stored for a call: the only ones here are of failed assertions.
+  if (!loads && operation.space == StateSpace::kParam) {
+    operation.run = &Nothing;
+    decoder.Emit(operation);
+    return true;
+  }
+  operation.bytes = static_cast<uint8_t>(type.total_bytes());
+  if (operation.bytes == 0 || operation.bytes > 8) throw KernelDecoder::Unsupported{"this type"};
+  operation.strong = IsStrong(statement);
+  operation.sign_extends = type.kind == TypeKind::kSigned;
+  const bool is_list = registers.kind == PtxOperand::Kind::kList;
+  const size_t count = is_list ? registers.list.size() : 1;
+  if (count > std::size(operation.vector)) throw KernelDecoder::Unsupported{"this many values"};
+  operation.values = static_cast<uint8_t>(count);
+  for (size_t i = 0; i < count; ++i) {
+    const PtxOperand& each = is_list ? registers.list[i] : registers;
+    PtxType width = type;
+    if (each.kind == PtxOperand::Kind::kRegister) width = decoder.RegisterType(each);
+    if (i > 0 && width.total_bytes() != operation.register_bytes) {
+      throw KernelDecoder::Unsupported{"registers of different widths"};
+    }
+    operation.register_bytes = static_cast<uint8_t>(width.total_bytes());
+    operation.vector[i] = loads ? decoder.Destination(each, width) : decoder.Source(each, width);
+  }
+  if (operation.register_bytes < operation.bytes) throw KernelDecoder::Unsupported{"this register"};
+  decoder.Address(address, &operation);
+  if (loads && operation.space == StateSpace::kParam && !operation.has_base) {
+    const auto end = static_cast<uint64_t>(operation.immediate) +
+                     static_cast<uint64_t>(operation.bytes) * operation.values;
+    if (operation.immediate < 0 || end > decoder.kernel().parameter_bytes) {
+      throw KernelDecoder::Unsupported{"an address outside the parameters"};
+    }
+    operation.run = &LoadParameter;
+  }
+  decoder.Emit(operation);
+  return true;
+}
+
+}  // namespace
+
+bool DecodeMemory(KernelDecoder& decoder, const PtxInstruction& statement) {
+  const std::string_view opcode = statement.opcode;
+  if (opcode == "ld" || opcode == "ldu") return DecodeAccess(decoder, statement, true);
+  if (opcode == "st") return DecodeAccess(decoder, statement, false);
+  if (opcode == "prefetch" || opcode == "prefetchu" || opcode == "applypriority") {
+    decoder.Emit(decoder.New(&Nothing));
+    return true;
+  }
+  return false;
+}
+
+}  // namespace tiny_knn::emulation

@@ -1,0 +1,64 @@
+// What a warp's operations work on while they run.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "gpu/emulation/device_memory.h"
+#include "gpu/emulation/program.h"
+#include "gpu/emulation/shared_memory.h"
+
+namespace tiny_knn::emulation {
+
+// The block that runs, and its launch.
+struct BlockState {
+  const Program* program = nullptr;
+  DeviceMemory* memory = nullptr;
+  SharedMemory* shared = nullptr;
+  const std::vector<std::byte>* parameters = nullptr;
+  Actor actor;
+  uint32_t threads = 0;
+  uint64_t executed = 0;  // operations, of all warps
+  // What bar.red has gathered, by barrier: threads counted, and whether all or any were true.
+  struct Reduction {
+    uint32_t count = 0;
+    bool all = true;
+    bool any = false;
+  };
+  Reduction reductions[16];
+};
+
+struct Warp {
+  BlockState* block = nullptr;
+  uint32_t index = 0;     // in the block
+  LaneMask existing = 0;  // lanes that have a thread
+  std::vector<std::byte> registers;
+  std::vector<std::byte> local;     // [32, local_bytes]
+  std::vector<bool> local_written;  // likewise
+  std::vector<uint8_t> carries;     // [32]: the condition code of add.cc
+
+  uint32_t Thread(int lane) const { return index * kLanes + static_cast<uint32_t>(lane); }
+
+  // The 32 lanes of a register.
+  template <typename T>
+  T* Lanes(Slot slot) {
+    return reinterpret_cast<T*>(registers.data() + slot);
+  }
+  // A predicate register: bit i is lane i's.
+  LaneMask& Predicate(Slot slot) { return *Lanes<LaneMask>(slot); }
+};
+
+// Calls f(lane) for the lanes of a mask; for all 32 in a loop that the compiler can vectorise.
+template <typename F>
+inline void ForLanes(LaneMask lanes, F&& f) {
+  if (lanes == kAllLanes) {
+#pragma GCC ivdep
+    for (int lane = 0; lane < kLanes; ++lane) f(lane);
+    return;
+  }
+  for (; lanes != 0; lanes &= lanes - 1) f(__builtin_ctz(lanes));
+}
+
+}  // namespace tiny_knn::emulation
