@@ -33,6 +33,8 @@ struct EmulatedGpuOptions {
   uint64_t failing_host_allocation = std::numeric_limits<uint64_t>::max();
   // The n-th launch from now on is refused (cudaErrorLaunchOutOfResources).
   uint64_t failing_launch = std::numeric_limits<uint64_t>::max();
+  // The n-th cublasGemmEx from now on fails.
+  uint64_t failing_gemm = std::numeric_limits<uint64_t>::max();
   // Operations of all warps, before a launch counts as endless.
   uint64_t max_operations = uint64_t{1} << 33;
 };
