@@ -1,115 +1,34 @@
 #include "gpu/emulation/ptx_parser.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cstring>
 #include <optional>
 #include <span>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "fmt/format.h"
-#include "gpu/emulation/ptx_lexer.h"
+#include "gpu/emulation/ptx_cursor.h"
 
 namespace tiny_knn::emulation {
 namespace {
 
 using Kind = PtxToken::Kind;
 
-std::optional<uint64_t> ParseInteger(std::string_view word) {
-  if (!word.empty() && word.back() == 'U') word.remove_suffix(1);
-  int base = 10;
-  if (word.starts_with("0x") || word.starts_with("0X")) {
-    base = 16;
-  } else if (word.starts_with("0b") || word.starts_with("0B")) {
-    base = 2;
-  }
-  if (base != 10) word.remove_prefix(2);
-  if (base == 10 && word.size() > 1 && word[0] == '0') base = 8;
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value, base);
-  if (error != std::errc() || end != word.data() + word.size()) return std::nullopt;
-  return value;
-}
-
-// 0fXXXXXXXX or 0dXXXXXXXXXXXXXXXX.
-std::optional<PtxOperand> ParseFloat(std::string_view word) {
-  const bool wide = word.starts_with("0d") || word.starts_with("0D");
-  if (!wide && !word.starts_with("0f") && !word.starts_with("0F")) return std::nullopt;
-  if (word.size() != (wide ? 18 : 10)) return std::nullopt;
-  PtxOperand operand;
-  operand.kind = wide ? PtxOperand::Kind::kFloat64 : PtxOperand::Kind::kFloat32;
-  const auto [end, error] =
-      std::from_chars(word.data() + 2, word.data() + word.size(), operand.bits, 16);
-  if (error != std::errc() || end != word.data() + word.size()) return std::nullopt;
-  return operand;
-}
-
-bool IsName(const PtxToken& token) {
-  return token.kind == Kind::kWord && token.text[0] != '.' &&
-         (token.text[0] < '0' || token.text[0] > '9');
-}
-
 uint64_t RoundUp(uint64_t value, uint64_t align) { return (value + align - 1) / align * align; }
 
-// Reads one module. Methods return false after they have set `error_`.
-class Parser {
+// Reads one module. Methods return false after they have failed.
+class Parser : private PtxCursor {
  public:
-  explicit Parser(std::span<const PtxToken> tokens) : tokens_(tokens) {}
+  explicit Parser(std::span<const PtxToken> tokens) : PtxCursor(tokens) {}
 
   absl::StatusOr<PtxModule> Parse() {
     while (Now().kind != Kind::kEnd) {
-      if (!ParseTopLevel()) return absl::InvalidArgumentError(error_);
+      if (!ParseTopLevel()) return absl::InvalidArgumentError(error());
     }
     return std::move(module_);
   }
 
  private:
-  const PtxToken& Now() const { return tokens_[at_]; }
-  const PtxToken& Next() { return tokens_[Now().kind == Kind::kEnd ? at_ : at_++]; }
-  bool Accept(std::string_view mark) {
-    if (!Now().is(mark)) return false;
-    Next();
-    return true;
-  }
-  bool Expect(std::string_view mark) {
-    return Accept(mark) || Fail(fmt::format("expected '{}'", mark));
-  }
-  bool Fail(std::string_view what) {
-    if (error_.empty()) {
-      error_ = fmt::format("PTX line {}: {}, found '{}'", Now().line, what, Now().text);
-    }
-    return false;
-  }
-  void SkipLine() {
-    const uint32_t line = Now().line;
-    while (Now().kind != Kind::kEnd && Now().line == line) Next();
-  }
-  bool SkipStatement() {
-    while (!Accept(";")) {
-      if (Now().kind == Kind::kEnd) return Fail("expected ';'");
-      Next();
-    }
-    return true;
-  }
-  bool SkipBraces() {
-    if (!Expect("{")) return false;
-    for (int depth = 1; depth > 0;) {
-      if (Now().kind == Kind::kEnd) return Fail("expected '}'");
-      depth += Now().is("{") - Now().is("}");
-      Next();
-    }
-    return true;
-  }
-  bool Integer(uint64_t* value) {
-    const bool negative = Accept("-");
-    const std::optional<uint64_t> parsed = ParseInteger(Now().text);
-    if (Now().kind != Kind::kWord || !parsed) return Fail("expected an integer");
-    Next();
-    *value = negative ? -*parsed : *parsed;
-    return true;
-  }
-
   bool ParseTopLevel() {
     const std::string_view word = Now().text;
     if (word == ".version" || word == ".target" || word == ".address_size") {
@@ -183,8 +102,7 @@ class Parser {
           Next();
         }
       } else if (word != ".ptr" && !ParsePtxType(word.substr(1), &type)) {
-        --at_;
-        return Fail("expected a type");
+        return Fail(fmt::format("{} is no type", word));
       }
     }
     if (type.bytes == 0 || !IsName(Now())) return Fail("expected a type and a name");
@@ -320,7 +238,7 @@ class Parser {
       (of_kernel ? kernel->variables : module_.variables).push_back(std::move(variable));
       return true;
     }
-    if (IsName(Now()) && tokens_[at_ + 1].is(":")) {
+    if (IsName(Now()) && Following().is(":")) {
       std::string label(Next().text);
       Next();
       if (Accept(".branchtargets")) {
@@ -489,9 +407,6 @@ class Parser {
     return Expect("]");
   }
 
-  std::span<const PtxToken> tokens_;
-  size_t at_ = 0;
-  std::string error_;
   PtxModule module_;
   std::vector<std::unordered_map<std::string, uint32_t>> scopes_;
   uint32_t source_file_ = 0, source_line_ = 0;
