@@ -1,6 +1,7 @@
 #include "gpu/emulation/block_runner.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "fmt/format.h"
 
@@ -12,6 +13,16 @@ namespace {
 constexpr uint64_t kSlice = 100'000;
 
 uint32_t Popcount(LaneMask lanes) { return static_cast<uint32_t>(__builtin_popcount(lanes)); }
+
+// A path as nvcc saw it, which Bazel ran in a folder of its own:
+// "/.../execroot/WORKSPACE/gpu/x.cu".
+std::string_view InRepository(std::string_view path) {
+  constexpr std::string_view kExecRoot = "/execroot/";
+  const size_t root = path.rfind(kExecRoot);
+  if (root == std::string_view::npos) return path;
+  const size_t begin = path.find('/', root + kExecRoot.size());
+  return begin == std::string_view::npos ? path : path.substr(begin + 1);
+}
 
 void FillSpecial(Warp& warp, Special special, uint32_t value) {
   uint32_t* lanes = warp.Lanes<uint32_t>(static_cast<Slot>(special) * 4 * kLanes);
@@ -63,7 +74,7 @@ std::string DescribeStatement(const Program& program, uint32_t statement) {
   std::string described = fmt::format("PTX line {} `{}`", instruction.line, text);
   const auto file = program.module->files.find(instruction.source_file);
   if (file != program.module->files.end() && instruction.source_line != 0) {
-    described += fmt::format(" ({}:{})", file->second, instruction.source_line);
+    described += fmt::format(" ({}:{})", InRepository(file->second), instruction.source_line);
   }
   return described;
 }
@@ -310,8 +321,10 @@ bool BlockRunner::CompleteCollective(WarpState& state, uint32_t pc, LaneMask arr
   const LaneMask needed = mask & state.warp.existing;
   if ((needed & state.exited) != 0) {
     const uint32_t gone = state.warp.Thread(__builtin_ctz(needed & state.exited));
-    throw Fault{ViolationKind::kNeverReached,
-                fmt::format("waits for thread {}, which has returned (mask {:#x})", gone, mask)};
+    throw Fault{
+        ViolationKind::kNeverReached,
+        fmt::format("waits for a thread that never comes (mask {:#x}): thread {} has returned",
+                    mask, gone)};
   }
   // A bar.warp.sync may stand at several places, any other collective is one instruction.
   const auto belongs = [&](const Group& group) {
@@ -444,10 +457,11 @@ void BlockRunner::ReportStuck() {
       if (count == 0) continue;
       place_.operation = &At(group.pc);
       place_.thread = state.warp.Thread(__builtin_ctz(group.lanes));
-      throw Fault{
-          ViolationKind::kNeverReached,
-          fmt::format("waits for {} thread{} that never come{}: thread {} {}", count,
-                      count == 1 ? "" : "s", count == 1 ? "s" : "", missing, WhereIs(missing))};
+      throw Fault{ViolationKind::kNeverReached,
+                  fmt::format("waits for {}: thread {} {}",
+                              count == 1 ? "a thread that never comes"
+                                         : fmt::format("{} threads that never come", count),
+                              missing, WhereIs(missing))};
     }
   }
   throw Fault{ViolationKind::kNeverReached, "the block's threads wait for each other"};

@@ -131,20 +131,28 @@ std::optional<std::pair<uint64_t, uint64_t>> DeviceMemory::Find(uint64_t address
   return *found;
 }
 
+// What lies before an address, for messages.
+std::string DeviceMemory::Before(uint64_t address) const {
+  auto found = allocations_.upper_bound(address);
+  if (found == allocations_.begin()) return "";
+  --found;
+  return fmt::format(", {} bytes behind the end of the {} bytes from {:#x}",
+                     address - (found->first + found->second), found->second, found->first);
+}
+
 void DeviceMemory::CheckRange(uint64_t address, uint64_t bytes, uint64_t element) {
   if (address < last_begin_ || address + bytes > last_end_) {
     const auto found = Find(address);
     if (!found) {
-      const bool is_device = Contains(address);
       throw Fault{ViolationKind::kOutOfBounds,
-                  is_device ? "is outside every allocation" : "is no device memory", address};
+                  Contains(address) ? "is outside every allocation" + Before(address)
+                                    : "is no device memory",
+                  address};
     }
     last_begin_ = found->first;
     last_end_ = found->first + found->second;
     if (address + bytes > last_end_) {
-      throw Fault{ViolationKind::kOutOfBounds,
-                  fmt::format("is outside every allocation: {} bytes from {:#x} end before it",
-                              found->second, found->first),
+      throw Fault{ViolationKind::kOutOfBounds, "is outside every allocation" + Before(last_end_),
                   last_end_};
     }
   }

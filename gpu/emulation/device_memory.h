@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -73,7 +74,7 @@ class DeviceMemory {
                         std::vector<bool>* written);
 
  private:
-  struct Tags;
+  std::string Before(uint64_t address) const;
   void CheckRange(uint64_t address, uint64_t bytes, uint64_t element);
   void NoteRead(const Actor& actor, uint64_t address, uint64_t bytes, Strength strength,
                 bool may_be_uninitialised);
