@@ -215,8 +215,8 @@ void AddWithCarry(Warp& warp, const Operation& operation, LaneMask lanes) {
 bool DecodeCarry(KernelDecoder& decoder, const PtxInstruction& statement, PtxType type) {
   const std::string_view opcode = statement.opcode;
   const bool subtracts = opcode.starts_with("sub");
-  Operation operation = decoder.New(
-      ForInteger(type.bytes, false, []<typename T>() -> Handler { return &AddWithCarry<T>; }));
+  Operation operation = decoder.New(ForInteger(
+      type.bytes, false, []<typename T>() -> Handler { return &AddWithCarry<Unsigned<T>>; }));
   operation.variant = static_cast<uint8_t>((opcode.ends_with("c") ? 1 : 0) |
                                            (statement.has("cc") ? 2 : 0) | (subtracts ? 4 : 0));
   operation.source[0] = decoder.Source(statement.operands.at(1), type);

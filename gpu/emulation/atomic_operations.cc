@@ -14,27 +14,11 @@ namespace {
 enum class Atomic : uint8_t { kAdd, kMin, kMax, kInc, kDec, kAnd, kOr, kXor, kExchange, kSwap };
 
 template <typename T>
-T Bitwise(Atomic what, T old, T value) {
-  switch (what) {
-    case Atomic::kAnd:
-      return static_cast<T>(old & value);
-    case Atomic::kOr:
-      return static_cast<T>(old | value);
-    default:
-      return static_cast<T>(old ^ value);
-  }
-}
-
-template <typename T>
-T Apply(Atomic what, T old, T value, T other) {
+T ApplyToInteger(Atomic what, T old, T value, T other) {
+  using U = std::make_unsigned_t<T>;
   switch (what) {
     case Atomic::kAdd:
-      if constexpr (std::is_floating_point_v<T>) {
-        return old + value;
-      } else {
-        using U = std::make_unsigned_t<T>;
-        return static_cast<T>(static_cast<U>(old) + static_cast<U>(value));
-      }
+      return static_cast<T>(static_cast<U>(old) + static_cast<U>(value));
     case Atomic::kMin:
       return std::min(old, value);
     case Atomic::kMax:
@@ -43,13 +27,27 @@ T Apply(Atomic what, T old, T value, T other) {
       return old >= value ? T{0} : static_cast<T>(old + 1);
     case Atomic::kDec:
       return old == 0 || old > value ? value : static_cast<T>(old - 1);
+    case Atomic::kAnd:
+      return static_cast<T>(old & value);
+    case Atomic::kOr:
+      return static_cast<T>(old | value);
+    case Atomic::kXor:
+      return static_cast<T>(old ^ value);
     case Atomic::kExchange:
       return value;
     case Atomic::kSwap:
-      return std::memcmp(&old, &value, sizeof(T)) == 0 ? other : old;
-    default:
-      if constexpr (std::is_integral_v<T>) return Bitwise(what, old, value);
-      throw Fault{ViolationKind::kUnsupported, "the emulation does not know this atomic operation"};
+      return old == value ? other : old;
+  }
+  return old;
+}
+
+template <typename T>
+T Apply(Atomic what, T old, T value, T other) {
+  if constexpr (std::is_floating_point_v<T>) {
+    if (what == Atomic::kAdd) return old + value;
+    throw Fault{ViolationKind::kUnsupported, "the emulation does not know this atomic operation"};
+  } else {
+    return ApplyToInteger(what, old, value, other);
   }
 }
 

@@ -225,7 +225,7 @@ void Plain(Warp& warp, const Operation& operation, LaneMask lanes) {
   const From* a = warp.Lanes<From>(operation.source[0]);
   To* d = warp.Lanes<To>(operation.destination);
   ForLanes(lanes, [=](int lane) {
-    d[lane] = static_cast<To>(a[lane]);
+    d[lane] = static_cast<To>(a[lane]);  // NOLINT(bugprone-signed-char-misuse): signs are extended
     if constexpr (std::is_same_v<To, float>) {
       if (d[lane] != d[lane]) d[lane] = std::bit_cast<float>(kNan32);
     }

@@ -263,11 +263,11 @@ const char* cublasGetStatusName(cublasStatus_t status) {
   }
 }
 
-cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t operation_a,
-                            cublasOperation_t operation_b, int m, int n, int k, const void* alpha,
-                            const void* a, cudaDataType type_a, int stride_a, const void* b,
-                            cudaDataType type_b, int stride_b, const void* beta, void* c,
-                            cudaDataType type_c, int stride_c, cublasComputeType_t compute,
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa,
+                            cublasOperation_t transb, int m, int n, int k, const void* alpha,
+                            const void* a, cudaDataType Atype, int lda, const void* b,
+                            cudaDataType Btype, int ldb, const void* beta, void* c,
+                            cudaDataType Ctype, int ldc, cublasComputeType_t compute,
                             cublasGemmAlgo_t /*algorithm*/) {
   Locked locked;
   Device& device = locked.device;
@@ -276,16 +276,16 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t operation_a
   uint32_t stream = 0;
   if (!device.FindStream(handle->stream, &stream)) return CUBLAS_STATUS_EXECUTION_FAILED;
   Gemm gemm;
-  gemm.transposes_a = operation_a != CUBLAS_OP_N;
-  gemm.transposes_b = operation_b != CUBLAS_OP_N;
+  gemm.transposes_a = transa != CUBLAS_OP_N;
+  gemm.transposes_b = transb != CUBLAS_OP_N;
   gemm.m = m;
   gemm.n = n;
   gemm.k = k;
-  gemm.a = {reinterpret_cast<uint64_t>(a), type_a, gemm.transposes_a ? k : m,
-            gemm.transposes_a ? m : k, stride_a};
-  gemm.b = {reinterpret_cast<uint64_t>(b), type_b, gemm.transposes_b ? n : k,
-            gemm.transposes_b ? k : n, stride_b};
-  gemm.c = {reinterpret_cast<uint64_t>(c), type_c, m, n, stride_c};
+  gemm.a = {reinterpret_cast<uint64_t>(a), Atype, gemm.transposes_a ? k : m,
+            gemm.transposes_a ? m : k, lda};
+  gemm.b = {reinterpret_cast<uint64_t>(b), Btype, gemm.transposes_b ? n : k,
+            gemm.transposes_b ? k : n, ldb};
+  gemm.c = {reinterpret_cast<uint64_t>(c), Ctype, m, n, ldc};
   if (m < 0 || n < 0 || k < 0 || alpha == nullptr || beta == nullptr) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }

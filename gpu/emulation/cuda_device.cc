@@ -171,32 +171,32 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return *count == 0 ? Noted(cudaErrorNoDevice) : cudaSuccess;
 }
 
-cudaError_t cudaSetDevice(int index) {
-  return WithDevice(index, [](Device& device) { return device.sticky; });
+cudaError_t cudaSetDevice(int device) {
+  return WithDevice(device, [](Device& gpu) { return gpu.sticky; });
 }
 
-cudaError_t cudaGetDevice(int* index) {
-  *index = 0;
-  return WithDevice(0, [](Device& device) { return device.sticky; });
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return WithDevice(0, [](Device& gpu) { return gpu.sticky; });
 }
 
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int index) {
-  return WithDevice(index, [=](Device& device) {
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  return WithDevice(device, [=](Device& gpu) {
     bool known = false;
-    *value = Attribute(device, attribute, &known);
-    return known ? device.sticky : Noted(cudaErrorInvalidValue);
+    *value = Attribute(gpu, attribute, &known);
+    return known ? gpu.sticky : Noted(cudaErrorInvalidValue);
   });
 }
 
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
-  return WithDevice(index, [=](Device& device) {
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  return WithDevice(device, [=](Device& gpu) {
     const auto attribute = [&](cudaDeviceAttr which) {
       bool known = false;
-      return Attribute(device, which, &known);
+      return Attribute(gpu, which, &known);
     };
     *properties = {};
     std::snprintf(properties->name, sizeof(properties->name), "Emulated GPU");
-    properties->totalGlobalMem = device.options.memory_bytes;
+    properties->totalGlobalMem = gpu.options.memory_bytes;
     properties->sharedMemPerBlock = kSharedPerBlock;
     properties->sharedMemPerBlockOptin =
         static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
@@ -211,14 +211,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
     properties->maxGridSize[1] = properties->maxGridSize[2] = 65535;
     properties->major = attribute(cudaDevAttrComputeCapabilityMajor);
     properties->minor = attribute(cudaDevAttrComputeCapabilityMinor);
-    properties->multiProcessorCount = device.options.multiprocessors;
-    properties->l2CacheSize = static_cast<int>(device.options.l2_bytes);
+    properties->multiProcessorCount = gpu.options.multiprocessors;
+    properties->l2CacheSize = static_cast<int>(gpu.options.l2_bytes);
     properties->maxThreadsPerMultiProcessor = attribute(cudaDevAttrMaxThreadsPerMultiProcessor);
     properties->maxBlocksPerMultiProcessor = attribute(cudaDevAttrMaxBlocksPerMultiprocessor);
     properties->unifiedAddressing = 1;
     properties->concurrentKernels = 1;
     properties->asyncEngineCount = 1;
-    return device.sticky;
+    return gpu.sticky;
   });
 }
 
@@ -232,8 +232,8 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* stub) {
-  return WithKernel(stub, [=](Device& device, KernelHandle& kernel, const Program& program) {
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* func) {
+  return WithKernel(func, [=](Device& device, KernelHandle& kernel, const Program& program) {
     *attributes = {};
     attributes->sharedSizeBytes = program.shared.static_bytes;
     attributes->localSizeBytes = program.local_bytes;
@@ -247,8 +247,8 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* st
   });
 }
 
-cudaError_t cudaFuncSetAttribute(const void* stub, cudaFuncAttribute attribute, int value) {
-  return WithKernel(stub, [=](Device& device, KernelHandle& kernel, const Program& program) {
+cudaError_t cudaFuncSetAttribute(const void* func, cudaFuncAttribute attribute, int value) {
+  return WithKernel(func, [=](Device& device, KernelHandle& kernel, const Program& program) {
     if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) {
       return Noted(cudaErrorInvalidValue);
@@ -261,19 +261,18 @@ cudaError_t cudaFuncSetAttribute(const void* stub, cudaFuncAttribute attribute, 
   });
 }
 
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* stub,
-                                                          int block_threads, size_t dynamic) {
-  return WithKernel(stub, [=](Device& device, KernelHandle& /*kernel*/, const Program& program) {
-    *blocks = ActiveBlocks(device, program, block_threads, dynamic);
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* func,
+                                                          int blockSize, size_t dynamic) {
+  return WithKernel(func, [=](Device& device, KernelHandle& /*kernel*/, const Program& program) {
+    *blocks = ActiveBlocks(device, program, blockSize, dynamic);
     return cudaSuccess;
   });
 }
 
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void* stub,
-                                                                   int block_threads,
-                                                                   size_t dynamic,
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void* func,
+                                                                   int blockSize, size_t dynamic,
                                                                    unsigned /*flags*/) {
-  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, stub, block_threads, dynamic);
+  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, func, blockSize, dynamic);
 }
 
 }  // extern "C"

@@ -166,9 +166,9 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void*
                       stream);
 }
 
-cudaError_t cudaLaunchKernel(const void* stub, dim3 grid, dim3 block, void** arguments,
-                             size_t shared, cudaStream_t stream) {
-  return LaunchKernel(FindKernel(stub), grid, block, arguments, shared, stream);
+cudaError_t cudaLaunchKernel(const void* func, dim3 grid, dim3 block, void** args, size_t shared,
+                             cudaStream_t stream) {
+  return LaunchKernel(FindKernel(func), grid, block, args, shared, stream);
 }
 
 }  // extern "C"

@@ -167,61 +167,59 @@ extern "C" {
 
 using namespace tiny_knn::emulation;  // NOLINT(google-build-using-namespace)
 
-cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+cudaError_t cudaMalloc(void** devPtr, size_t size) {
   Locked locked;
   Device& device = locked.device;
   if (device.sticky != cudaSuccess) return device.sticky;
-  *pointer = nullptr;
+  *devPtr = nullptr;
   const bool refused = device.counts.allocations++ >= device.options.failing_allocation;
-  if (bytes == 0) return cudaSuccess;
-  if (refused || bytes > device.options.memory_bytes - device.used_bytes()) {
+  if (size == 0) return cudaSuccess;
+  if (refused || size > device.options.memory_bytes - device.used_bytes()) {
     return Noted(cudaErrorMemoryAllocation);
   }
-  const uint64_t address = device.memory.Allocate(bytes);
+  const uint64_t address = device.memory.Allocate(size);
   if (address == 0) return Noted(cudaErrorMemoryAllocation);
-  device.AddUsedBytes(static_cast<int64_t>(bytes));
-  *pointer = reinterpret_cast<void*>(address);
+  device.AddUsedBytes(static_cast<int64_t>(size));
+  *devPtr = reinterpret_cast<void*>(address);
   return cudaSuccess;
 }
 
 // What is pending and uses the memory finds it gone: the API does not promise to wait.
-cudaError_t cudaFree(void* pointer) {
+cudaError_t cudaFree(void* devPtr) {
   Locked locked;
   Device& device = locked.device;
-  if (pointer == nullptr) return device.sticky;
-  const auto found = device.memory.Find(AddressOf(pointer));
-  if (!found || !device.memory.Free(AddressOf(pointer))) return Noted(cudaErrorInvalidValue);
+  if (devPtr == nullptr) return device.sticky;
+  const auto found = device.memory.Find(AddressOf(devPtr));
+  if (!found || !device.memory.Free(AddressOf(devPtr))) return Noted(cudaErrorInvalidValue);
   device.AddUsedBytes(-static_cast<int64_t>(found->second));
   return device.sticky;
 }
 
-cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned /*flags*/) {
+cudaError_t cudaHostAlloc(void** pHost, size_t size, unsigned /*flags*/) {
   Locked locked;
   Device& device = locked.device;
   if (device.sticky != cudaSuccess) return device.sticky;
-  *pointer = nullptr;
+  *pHost = nullptr;
   if (device.counts.host_allocations++ >= device.options.failing_host_allocation) {
     return Noted(cudaErrorMemoryAllocation);
   }
-  *pointer = device.host.Allocate(bytes);
-  return *pointer == nullptr ? Noted(cudaErrorMemoryAllocation) : cudaSuccess;
+  *pHost = device.host.Allocate(size);
+  return *pHost == nullptr ? Noted(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 
-cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
-  return cudaHostAlloc(pointer, bytes, 0);
-}
+cudaError_t cudaMallocHost(void** ptr, size_t size) { return cudaHostAlloc(ptr, size, 0); }
 
-cudaError_t cudaFreeHost(void* pointer) {
+cudaError_t cudaFreeHost(void* ptr) {
   Locked locked;
   Device& device = locked.device;
-  if (pointer == nullptr) return device.sticky;
+  if (ptr == nullptr) return device.sticky;
   bool pending = false;
-  if (!device.host.Free(pointer, *device.streams, &pending)) return Noted(cudaErrorInvalidValue);
+  if (!device.host.Free(ptr, *device.streams, &pending)) return Noted(cudaErrorInvalidValue);
   if (pending) {
     device.Report(
         {ViolationKind::kPinnedReuse,
          fmt::format("pinned memory at {:#x} is freed while a copy from or to it is pending",
-                     AddressOf(pointer))},
+                     AddressOf(ptr))},
         cudaErrorIllegalAddress);
   }
   return device.sticky;
@@ -235,34 +233,34 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t count, cudaMemcpyKind kind,
                             cudaStream_t stream) {
-  return Copy(Line(to, bytes), Line(from, bytes), kind, stream, false);
+  return Copy(Line(dst, count), Line(src, count), kind, stream, false);
 }
 
-cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
-  return Copy(Line(to, bytes), Line(from, bytes), kind, nullptr, true);
+cudaError_t cudaMemcpy(void* dst, const void* src, size_t count, cudaMemcpyKind kind) {
+  return Copy(Line(dst, count), Line(src, count), kind, nullptr, true);
 }
 
-cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch,
+cudaError_t cudaMemcpy2DAsync(void* dst, size_t dpitch, const void* src, size_t spitch,
                               size_t width, size_t height, cudaMemcpyKind kind,
                               cudaStream_t stream) {
-  return Copy({AddressOf(to), width, to_pitch, height},
-              {AddressOf(from), width, from_pitch, height}, kind, stream, false);
+  return Copy({AddressOf(dst), width, dpitch, height}, {AddressOf(src), width, spitch, height},
+              kind, stream, false);
 }
 
-cudaError_t cudaMemcpy2D(void* to, size_t to_pitch, const void* from, size_t from_pitch,
-                         size_t width, size_t height, cudaMemcpyKind kind) {
-  return Copy({AddressOf(to), width, to_pitch, height},
-              {AddressOf(from), width, from_pitch, height}, kind, nullptr, true);
+cudaError_t cudaMemcpy2D(void* dst, size_t dpitch, const void* src, size_t spitch, size_t width,
+                         size_t height, cudaMemcpyKind kind) {
+  return Copy({AddressOf(dst), width, dpitch, height}, {AddressOf(src), width, spitch, height},
+              kind, nullptr, true);
 }
 
-cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t stream) {
-  return Set(pointer, value, bytes, stream);
+cudaError_t cudaMemsetAsync(void* devPtr, int value, size_t count, cudaStream_t stream) {
+  return Set(devPtr, value, count, stream);
 }
 
-cudaError_t cudaMemset(void* pointer, int value, size_t bytes) {
-  return Set(pointer, value, bytes, nullptr);
+cudaError_t cudaMemset(void* devPtr, int value, size_t count) {
+  return Set(devPtr, value, count, nullptr);
 }
 
 }  // extern "C"

@@ -62,36 +62,36 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
   return cudaStreamCreateWithFlags(stream, flags);
 }
 
-cudaError_t cudaStreamDestroy(cudaStream_t handle) {
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   Locked locked;
-  uint32_t stream = 0;
-  if (!locked.device.FindStream(handle, &stream) || stream == 0) {
+  uint32_t number = 0;
+  if (!locked.device.FindStream(stream, &number) || number == 0) {
     return Noted(cudaErrorInvalidResourceHandle);
   }
-  locked.device.streams->Destroy(stream);
+  locked.device.streams->Destroy(number);
   return locked.device.sticky;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
-  return WithStream(handle, [](Device& device, uint32_t stream) {
-    device.streams->FinishStream(stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return WithStream(stream, [](Device& device, uint32_t number) {
+    device.streams->FinishStream(number);
     return device.sticky;
   });
 }
 
-cudaError_t cudaStreamQuery(cudaStream_t handle) {
-  return WithStream(handle, [](Device& device, uint32_t stream) {
-    const bool done = device.streams->Poll(device.streams->Last(stream));
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  return WithStream(stream, [](Device& device, uint32_t number) {
+    const bool done = device.streams->Poll(device.streams->Last(number));
     if (device.sticky != cudaSuccess) return device.sticky;
     return done ? cudaSuccess : cudaErrorNotReady;
   });
 }
 
-cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned /*flags*/) {
-  return WithStream(handle, [=](Device& device, uint32_t stream) {
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned /*flags*/) {
+  return WithStream(stream, [=](Device& device, uint32_t number) {
     const Device::Event* found = FindEvent(device, event);
     if (found == nullptr) return Noted(cudaErrorInvalidResourceHandle);
-    device.streams->AppendWait(stream, found->work);
+    device.streams->AppendWait(number, found->work);
     return device.sticky;
   });
 }
@@ -125,39 +125,39 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return locked.device.sticky;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
-  return WithStream(handle, [=](Device& device, uint32_t stream) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return WithStream(stream, [=](Device& device, uint32_t number) {
     Device::Event* found = FindEvent(device, event);
     if (found == nullptr) return Noted(cudaErrorInvalidResourceHandle);
     const auto milliseconds = std::make_shared<double>(0);
     found->milliseconds = milliseconds;
-    found->work = device.Enqueue(stream, "event",
+    found->work = device.Enqueue(number, "event",
                                  [milliseconds](const Actor&) { *milliseconds = Milliseconds(); });
     return device.sticky;
   });
 }
 
-cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
-  return WithEvent(handle, [](Device& device, const Device::Event& event) {
-    device.streams->Finish(event.work);
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return WithEvent(event, [](Device& device, const Device::Event& found) {
+    device.streams->Finish(found.work);
     return device.sticky;
   });
 }
 
-cudaError_t cudaEventQuery(cudaEvent_t handle) {
-  return WithEvent(handle, [](Device& device, const Device::Event& event) {
-    const bool done = device.streams->Poll(event.work);
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return WithEvent(event, [](Device& device, const Device::Event& found) {
+    const bool done = device.streams->Poll(found.work);
     if (device.sticky != cudaSuccess) return device.sticky;
     return done ? cudaSuccess : cudaErrorNotReady;
   });
 }
 
 // The host's clock between the moments at which the emulation came by.
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t end) {
   Locked locked;
   Device& device = locked.device;
   if (device.sticky != cudaSuccess) return device.sticky;
-  const Device::Event* first = FindEvent(device, begin);
+  const Device::Event* first = FindEvent(device, start);
   const Device::Event* last = FindEvent(device, end);
   if (first == nullptr || last == nullptr || !first->timed || !last->timed ||
       first->milliseconds == nullptr || last->milliseconds == nullptr) {
@@ -166,7 +166,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
   if (!device.streams->HostKnows(first->work) || !device.streams->HostKnows(last->work)) {
     return cudaErrorNotReady;
   }
-  *milliseconds = static_cast<float>(*last->milliseconds - *first->milliseconds);
+  *ms = static_cast<float>(*last->milliseconds - *first->milliseconds);
   return cudaSuccess;
 }
 

@@ -166,12 +166,12 @@ void DeviceMemory::Race(const Actor& actor, uint64_t address, uint32_t other, bo
   const char* verb = writes ? "written" : "read";
   const char* other_verb = it_wrote ? "written" : "read";
   if (other >= actor.first) {
-    Fault fault{ViolationKind::kBlockRace,
-                fmt::format("is {} here and {} by {} of this launch, not both atomically", verb,
+    throw Fault{
+        .kind = ViolationKind::kBlockRace,
+        .text = fmt::format("is {} here and {} by {} of this launch, not both atomically", verb,
                             other_verb, other == actor.first ? "other blocks" : "another block"),
-                address};
-    fault.other_block = int64_t{other} - actor.first - 1;
-    throw fault;
+        .address = address,
+        .other_block = int64_t{other} - actor.first - 1};
   }
   throw Fault{ViolationKind::kStreamRace,
               fmt::format("is {} here and {} by an earlier operation of another stream, which no "

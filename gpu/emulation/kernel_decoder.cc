@@ -69,7 +69,10 @@ template <typename From, typename To>
 void Resize(Warp& warp, const Operation& operation, LaneMask lanes) {
   const From* from = warp.Lanes<From>(operation.source[0]);
   To* to = warp.Lanes<To>(operation.destination);
-  ForLanes(lanes, [=](int lane) { to[lane] = static_cast<To>(from[lane]); });
+  ForLanes(lanes, [=](int lane) {
+    to[lane] =
+        static_cast<To>(from[lane]);  // NOLINT(bugprone-signed-char-misuse): signs are extended
+  });
 }
 
 // From `from` bytes to `to`, in registers.
@@ -111,11 +114,10 @@ void ReportUnsupported(Warp& /*warp*/, const Operation& /*operation*/, LaneMask 
 
 PtxType TypeOf(const PtxInstruction& statement) {
   PtxType type;
-  for (auto modifier = statement.modifiers.rbegin(); modifier != statement.modifiers.rend();
-       ++modifier) {
-    if (ParsePtxType(*modifier, &type)) return type;
-  }
-  throw KernelDecoder::Unsupported{"an instruction without a type"};
+  bool found = false;
+  for (const std::string& modifier : statement.modifiers) found |= ParsePtxType(modifier, &type);
+  if (!found) throw KernelDecoder::Unsupported{"an instruction without a type"};
+  return type;
 }
 
 std::unique_ptr<Program> DecodeKernel(const PtxModule& module, const PtxKernel& kernel,

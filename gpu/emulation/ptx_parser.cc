@@ -297,10 +297,11 @@ class Parser : private PtxCursor {
   }
 
   std::optional<uint32_t> Register(const std::string& name) const {
-    for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
-      if (const auto found = scope->find(name); found != scope->end()) return found->second;
+    std::optional<uint32_t> innermost;
+    for (const auto& scope : scopes_) {
+      if (const auto found = scope.find(name); found != scope.end()) innermost = found->second;
     }
-    return std::nullopt;
+    return innermost;
   }
 
   bool ParseInstruction(PtxKernel* kernel) {
