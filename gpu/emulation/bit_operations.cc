@@ -186,7 +186,7 @@ void InsertField(Warp& warp, const Operation& operation, LaneMask lanes) {
   ForLanes(lanes, [=](int lane) {
     const uint32_t begin = begins[lane] & 0xff;
     const uint32_t length = lengths[lane] & 0xff;
-    const T ones = length >= kBits ? ~T{0} : static_cast<T>((T{1} << length) - 1);
+    const T ones = length >= kBits ? static_cast<T>(~T{0}) : static_cast<T>((T{1} << length) - 1);
     const T mask = begin >= kBits ? T{0} : static_cast<T>(ones << begin);
     const T value = begin >= kBits ? T{0} : static_cast<T>(a[lane] << begin);
     d[lane] = static_cast<T>((b[lane] & ~mask) | (value & mask));

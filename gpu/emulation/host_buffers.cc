@@ -42,15 +42,21 @@ bool HostBuffers::Free(void* address, const Streams& streams, bool* pending) {
   const Region all{.address = found->first, .width = found->second};
   *pending = std::any_of(copies_.begin(), copies_.end(),
                          [&](const Copy& copy) { return Overlap(copy.region, all); });
-  // What a copy still uses is leaked rather than given to somebody else.
-  if (!*pending) std::free(address);
+  // What a copy still uses is not given to somebody else.
+  if (*pending) {
+    abandoned_.push_back(address);
+  } else {
+    std::free(address);
+  }
   allocations_.erase(found);
   return true;
 }
 
 void HostBuffers::FreeAll() {
   for (const auto& [address, bytes] : allocations_) std::free(reinterpret_cast<void*>(address));
+  for (void* address : abandoned_) std::free(address);
   allocations_.clear();
+  abandoned_.clear();
   copies_.clear();
 }
 

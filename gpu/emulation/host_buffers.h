@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <list>
 #include <map>
+#include <vector>
 
 #include "gpu/emulation/streams.h"
 
@@ -53,6 +54,7 @@ class HostBuffers {
   void Forget(const Streams& streams);
 
   std::map<uint64_t, uint64_t> allocations_;  // address -> bytes
+  std::vector<void*> abandoned_;              // freed while a copy was pending
   std::list<Copy> copies_;
 };
 

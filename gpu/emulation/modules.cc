@@ -25,8 +25,9 @@ bool IsGlobal(const PtxVariable& variable) {
 void WriteInitial(const PtxVariable& variable, uint64_t address, DeviceMemory& memory) {
   std::byte* bytes = memory.Write(kInitialActor, address, variable.bytes, 1, Strength::kWeak);
   std::memset(bytes, 0, variable.bytes);
-  std::memcpy(bytes, variable.initial.data(),
-              std::min<size_t>(variable.initial.size(), variable.bytes));
+  const size_t given = std::min<size_t>(variable.initial.size(), variable.bytes);
+  std::transform(variable.initial.begin(), variable.initial.begin() + static_cast<ptrdiff_t>(given),
+                 bytes, [](uint8_t byte) { return std::byte{byte}; });
 }
 
 }  // namespace
