@@ -14,17 +14,63 @@ Strength StrengthOf(const Operation& operation) {
   return operation.strong ? Strength::kStrong : Strength::kWeak;
 }
 
-// Writes one lane's values, as they lie in memory, to the registers.
-void ToRegisters(Warp& warp, const Operation& operation, int lane, const std::byte* values) {
+// Writes one lane's values, as they lie in memory, to registers of another width than they have.
+void Extend(Warp& warp, const Operation& operation, int lane, const std::byte* values) {
   const size_t bytes = operation.bytes;
   const size_t width = operation.register_bytes;
   for (size_t i = 0; i < operation.values; ++i) {
     std::byte* to = warp.Lanes<std::byte>(operation.vector[i]) + static_cast<size_t>(lane) * width;
     std::memcpy(to, values + i * bytes, bytes);
-    if (width > bytes) {
-      const bool ones = operation.sign_extends && (to[bytes - 1] & std::byte{0x80}) != std::byte{0};
-      std::memset(to + bytes, ones ? 0xff : 0, width - bytes);
+    const bool ones = operation.sign_extends && (to[bytes - 1] & std::byte{0x80}) != std::byte{0};
+    std::memset(to + bytes, ones ? 0xff : 0, width - bytes);
+  }
+}
+
+template <typename T>
+void ToRegistersOf(Warp& warp, const Operation& operation, int lane, const std::byte* values) {
+  for (size_t i = 0; i < operation.values; ++i) {
+    std::memcpy(&warp.Lanes<T>(operation.vector[i])[lane], values + i * sizeof(T), sizeof(T));
+  }
+}
+
+// Writes one lane's values, as they lie in memory, to the registers.
+void ToRegisters(Warp& warp, const Operation& operation, int lane, const std::byte* values) {
+  if (operation.bytes != operation.register_bytes) {
+    Extend(warp, operation, lane, values);
+  } else if (operation.bytes == 4) {
+    ToRegistersOf<uint32_t>(warp, operation, lane, values);
+  } else if (operation.bytes == 8) {
+    ToRegistersOf<uint64_t>(warp, operation, lane, values);
+  } else if (operation.bytes == 2) {
+    ToRegistersOf<uint16_t>(warp, operation, lane, values);
+  } else {
+    ToRegistersOf<uint8_t>(warp, operation, lane, values);
+  }
+}
+
+template <typename T>
+void FillLanes(Warp& warp, Slot slot, LaneMask lanes, const std::byte* value) {
+  T* to = warp.Lanes<T>(slot);
+  T filler;
+  std::memcpy(&filler, value, sizeof(T));
+  ForLanes(lanes, [=](int lane) { to[lane] = filler; });
+}
+
+// The same values to the registers of all lanes.
+void Broadcast(Warp& warp, const Operation& operation, LaneMask lanes, const std::byte* values) {
+  if (operation.bytes == operation.register_bytes && operation.bytes >= 4) {
+    for (size_t i = 0; i < operation.values; ++i) {
+      const std::byte* value = values + i * operation.bytes;
+      if (operation.bytes == 4) {
+        FillLanes<uint32_t>(warp, operation.vector[i], lanes, value);
+      } else {
+        FillLanes<uint64_t>(warp, operation.vector[i], lanes, value);
+      }
     }
+    return;
+  }
+  for (; lanes != 0; lanes &= lanes - 1) {
+    ToRegisters(warp, operation, __builtin_ctz(lanes), values);
   }
 }
 
@@ -91,9 +137,7 @@ void Load(Warp& warp, const Operation& operation, LaneMask lanes) {
   if (space != StateSpace::kShared && space != StateSpace::kLocal &&
       AreTheSame(lanes, addresses, addresses[first])) {
     const std::byte* source = ReadLane(warp, space, first, address, bytes, strength);
-    for (; lanes != 0; lanes &= lanes - 1) {
-      ToRegisters(warp, operation, __builtin_ctz(lanes), source);
-    }
+    Broadcast(warp, operation, lanes, source);
     return;
   }
   for (; lanes != 0; lanes &= lanes - 1) {
@@ -141,10 +185,7 @@ void Store(Warp& warp, const Operation& operation, LaneMask lanes) {
 
 // A parameter by its name: the same in all lanes, checked when it is decoded.
 void LoadParameter(Warp& warp, const Operation& operation, LaneMask lanes) {
-  const std::byte* source = warp.block->parameters->data() + operation.immediate;
-  for (; lanes != 0; lanes &= lanes - 1) {
-    ToRegisters(warp, operation, __builtin_ctz(lanes), source);
-  }
+  Broadcast(warp, operation, lanes, warp.block->parameters->data() + operation.immediate);
 }
 
 StateSpace SpaceOf(const PtxInstruction& statement) {
