@@ -29,6 +29,10 @@ class ArrowsTest(unittest.TestCase):
         for room in ("core/matrix", "core/io", "core/search", "core/cpu", "core/job", "gpu", "cli", "daemon", "daemon/worker"):
             self.assertTrue(f'name="//{room}:' in text, f"{room} is not in the query's reach")
 
+    def test_what_ships_has_nothing_of_the_emulated_gpu(self):
+        text = pathlib.Path(__file__).with_name("shipped.xml").read_text(encoding="utf-8")
+        self.assertNotIn('name="//gpu/emulation', text)
+
     def test_an_edge_to_the_right_is_refused(self):
         self.assertEqual(
             broken_rules("//core/io:npy", used="//core/search:planner"),
