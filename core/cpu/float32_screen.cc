@@ -11,35 +11,22 @@
 #include "core/cpu/gemm.h"
 #include "core/cpu/index_range.h"
 #include "core/cpu/int8_screen.h"
-#include "core/cpu/outward_rounding.h"
 #include "core/matrix/convert.h"
 #include "core/matrix/finite.h"
+#include "core/search/outward_rounding.h"
 #include "core/search/row_kernels.h"
+#include "core/search/screen_rules.h"
 
 namespace tiny_knn {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
 
-// Rows of this norm or more could overflow a float32 sum.
-constexpr double kNormLimit = 0x1p63;
 // Squared norms of doubles in this range are known to full relative accuracy.
 constexpr double kLeastSquaredNorm = 0x1p-900;
 constexpr double kGreatestSquaredNorm = 0x1p900;
-// Slack for evaluating the comparison itself in float32: at most three roundings of terms whose
-// magnitudes sum to a few times |q||d|.
-constexpr double kEvaluationSlack = 0x1p-21;
 // Rounding both rows to float32 (doubles, and unit rows for cosine): twice 2^-24, doubled.
 constexpr double kConversionSlack = 0x1p-22;
-// Flushed or rounded subnormals, per the bound above.
-constexpr double kUnderflow = 0x1p-125;
-
-double Gamma(int64_t dim) {
-  const double roundings = static_cast<double>(dim + 8) * 0x1p-24;
-  // Beyond about four million dims float32 says too little: everything is kept.
-  return roundings < 0.25 ? roundings / (1 - roundings) * 1.001 : kInfinity;
-}
 
 // IsFiniteRow for a row whose float64 sum of squares is known. It is finite if and only if a row of
 // floats is; doubles may overflow it.
@@ -67,17 +54,18 @@ void UnitRow(const T* row, double squared_norm, int64_t dim, float* out) {
 
 template <typename T>
 Float32Screen<T>::Float32Screen(const SearchParams& params, int64_t dim, int64_t max_block)
-    : params_(params), dim_(dim), gamma_(Gamma(dim)), max_block_(max_block) {}
+    : params_(params), dim_(dim), gamma_(Float32DotError(dim)), max_block_(max_block) {}
 
 template <typename T>
 void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
   const double root = std::sqrt(static_cast<double>(dim_)) * (1 + 0x1p-50);
   const double n = static_cast<double>(dim_);
   queries_.resize(queries.size() * static_cast<size_t>(dim_));
-  query_scalars_.assign(queries.size(), {});
+  query_units_.assign(queries.size(), {});
+  error_factors_.assign(queries.size(), 0);
   for (size_t i = 0; i < queries.size(); ++i) {
     const PreparedQuery<T>& query = queries[i];
-    QueryScalars& scalars = query_scalars_[i];
+    QueryUnits& units = query_units_[i];
     float* row = queries_.data() + static_cast<int64_t>(i) * dim_;
     const bool finite = IsFiniteByNorm(query.values, dim_, query.squared_norm);
     bool screened = finite;
@@ -86,18 +74,19 @@ void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
       screened = finite && HasAccurateNorm<T>(query.squared_norm);
       UnitRow(query.values, screened ? query.squared_norm : 0, dim_, row);
       factor = gamma_ * (1 + 0x1p-10) + 2 * kEvaluationSlack + n * 0x1p-50;
-      scalars.absolute_error = kUnderflow * (3 * root + n);
+      units.absolute_error = kUnderflow * (3 * root + n);
     } else {
       ScaleRow(query.values, 1, dim_, row);
       screened = finite && query.norm < kNormLimit;
       const double conversion = std::is_same_v<T, double> ? kConversionSlack : 0;
       factor =
           (gamma_ * (1 + 0x1p-10) + kEvaluationSlack + conversion) * query.norm + kUnderflow * root;
-      scalars.absolute_error = kUnderflow * (root * query.norm + n);
-      scalars.squared_norm = query.squared_norm;
-      scalars.squared_norm_error = (n + 8) * 0x1p-52 * query.squared_norm + n * 0x1p-1060;
+      units.absolute_error = kUnderflow * (root * query.norm + n);
+      units.is_l2 = params_.metric == Metric::kL2;
+      SetSquaredNorm(query.squared_norm, dim_, units);
     }
-    scalars.error_factor = screened ? RoundUp(factor) : kFloatInfinity;
+    error_factors_[i] = screened ? RoundUp(factor) : kFloatInfinity;
+    units.screened = error_factors_[i] < kFloatInfinity;
   }
 }
 
@@ -146,8 +135,7 @@ template <typename T>
 void Float32Screen<T>::SetBounds(double squared_norm, bool finite, int64_t doc,
                                  DocBoundArrays& bounds) const {
   const size_t i = static_cast<size_t>(doc);
-  bounds.upper_offset[i] = 0;
-  bounds.lower_offset[i] = 0;
+  DocOffsets offsets;
   bool screened = finite;
   if (params_.metric == Metric::kCosine) {
     screened = finite && HasAccurateNorm<T>(squared_norm);
@@ -158,15 +146,12 @@ void Float32Screen<T>::SetBounds(double squared_norm, bool finite, int64_t doc,
     bounds.norm[i] = finite ? RoundUp(norm) : kFloatInfinity;
   }
   if (!screened) {
-    bounds.upper_offset[i] = kFloatInfinity;
-    bounds.lower_offset[i] = -kFloatInfinity;
+    offsets = OffsetsOfBypass();
   } else if (params_.metric == Metric::kL2) {
-    const double half = squared_norm / 2;
-    const double error =
-        (2 * kEvaluationSlack + static_cast<double>(dim_ + 8) * 0x1p-52) * half + 0x1p-140;
-    bounds.upper_offset[i] = RoundUp(-half + error);
-    bounds.lower_offset[i] = RoundDown(-half - error);
+    offsets = OffsetsForL2(squared_norm, dim_);
   }
+  bounds.upper_offset[i] = offsets.upper;
+  bounds.lower_offset[i] = offsets.lower;
 }
 
 template <typename T>
@@ -216,44 +201,22 @@ void Float32Screen<T>::ScoreTile(IndexRange queries, IndexRange docs, float* sco
 
 template <typename T>
 QueryBounds Float32Screen<T>::InitialBounds(int64_t query) const {
-  return {-kFloatInfinity, query_scalars_[static_cast<size_t>(query)].error_factor, 0};
+  return {-kFloatInfinity, error_factors_[static_cast<size_t>(query)], 0};
 }
 
 template <typename T>
 float Float32Screen<T>::CandidateErrorFactor(int64_t query) const {
-  return query_scalars_[static_cast<size_t>(query)].error_factor;
+  return error_factors_[static_cast<size_t>(query)];
 }
 
 template <typename T>
 float Float32Screen<T>::ThresholdFor(int64_t query, T score) const {
-  const QueryScalars& scalars = query_scalars_[static_cast<size_t>(query)];
-  if (!(score > -std::numeric_limits<T>::infinity()) || std::isinf(scalars.error_factor)) {
-    return -kFloatInfinity;
-  }
-  // A real that is at most the next score down rounds to less than `score`: no tie is lost.
-  double least = static_cast<double>(std::nextafter(score, -std::numeric_limits<T>::infinity()));
-  if (params_.metric == Metric::kL2) {
-    const double rounding = 0x1p-50 * (std::abs(least) + scalars.squared_norm);
-    least = (least + scalars.squared_norm - scalars.squared_norm_error - rounding) / 2;
-  }
-  return RoundDown(least - kEvaluationSlack * std::abs(least) - scalars.absolute_error - 0x1p-140);
+  return tiny_knn::ThresholdFor(query_units_[static_cast<size_t>(query)], score);
 }
 
 template <typename T>
 T Float32Screen<T>::CertainScore(int64_t query, float lower) const {
-  const QueryScalars& scalars = query_scalars_[static_cast<size_t>(query)];
-  double certain = static_cast<double>(lower) - scalars.absolute_error;
-  certain -= 0x1p-50 * std::abs(certain);
-  if (params_.metric == Metric::kL2) {
-    const double rounding = 0x1p-50 * (2 * std::abs(certain) + scalars.squared_norm);
-    certain = 2 * certain - scalars.squared_norm - scalars.squared_norm_error - rounding;
-  }
-  if (!(certain > -kInfinity)) return -std::numeric_limits<T>::infinity();
-  if constexpr (std::is_same_v<T, double>) {
-    return certain;
-  } else {
-    return RoundDown(certain);
-  }
+  return tiny_knn::CertainScore<T>(query_units_[static_cast<size_t>(query)], lower);
 }
 
 template class Float32Screen<float>;

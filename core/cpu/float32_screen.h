@@ -13,6 +13,7 @@
 #include "core/cpu/index_range.h"
 #include "core/cpu/screen.h"
 #include "core/matrix/aligned_vector.h"
+#include "core/search/screen_rules.h"
 
 namespace tiny_knn {
 
@@ -44,18 +45,12 @@ class Float32Screen : public Screen<T> {
   void SetBounds(double squared_norm, bool finite, int64_t doc, DocBoundArrays& bounds) const;
 
  private:
-  struct QueryScalars {
-    float error_factor = 0;
-    double absolute_error = 0;      // what error_factor * norm does not cover
-    double squared_norm = 0;        // l2 only
-    double squared_norm_error = 0;  // bound on the error of squared_norm
-  };
-
   const SearchParams params_;
   const int64_t dim_;
   const double gamma_;
   AlignedVector<float> queries_;  // [num_queries, dim]
-  std::vector<QueryScalars> query_scalars_;
+  std::vector<QueryUnits> query_units_;
+  std::vector<float> error_factors_;
   MatrixView block_;
   bool in_place_ = false;               // the block's rows are float32 as they lie
   float* prepared_rows_ = nullptr;      // [block rows, dim] to write to; null while in_place_

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <limits>
 
-#include "core/cpu/outward_rounding.h"
 #include "core/matrix/convert.h"
+#include "core/search/outward_rounding.h"
 #include "core/search/row_kernels.h"
 
 namespace tiny_knn {

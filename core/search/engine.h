@@ -24,7 +24,7 @@ class WarmDocs {
   virtual ~WarmDocs() = default;
   // Whether a search has filled it. One that fails or is cancelled leaves it unfilled and empty.
   virtual bool filled() const = 0;
-  // Bytes of memory it takes once it is filled.
+  // Bytes of the host's memory it takes once it is filled.
   virtual int64_t bytes() const = 0;
 };
 
@@ -74,6 +74,15 @@ class Engine {
                                    RowSource& docs, const SearchParams& params,
                                    const SearchPlan& plan, Progress& progress, const TopKView& out,
                                    SearchReport& report) = 0;
+
+  // The same by another engine, for one that leaves some searches to it.
+  static absl::Status SearchBatchOn(Engine& other, RowSource& queries, int64_t first_query,
+                                    int64_t num_queries, RowSource& docs,
+                                    const SearchParams& params, const SearchPlan& plan,
+                                    Progress& progress, const TopKView& out, SearchReport& report) {
+    return other.SearchBatch(queries, first_query, num_queries, docs, params, plan, progress, out,
+                             report);
+  }
 };
 
 // Every rule about arguments, in one place: dims agree and are at least 1, 1 <= k <= D (D - 1 with

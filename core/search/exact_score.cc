@@ -229,15 +229,6 @@ T SumOfNonFiniteTerms(Metric metric, const T* q, const T* d, int64_t dim) {
 }  // namespace
 
 template <typename T>
-T CanonicalNan() {
-  if constexpr (std::is_same_v<T, double>) {
-    return std::bit_cast<double>(uint64_t{0x7FF8000000000000});
-  } else {
-    return std::bit_cast<float>(uint32_t{0x7FC00000});
-  }
-}
-
-template <typename T>
 T ExactScore(Metric metric, const T* q, const T* d, int64_t dim) {
   if (metric == Metric::kCosine) return ExactCosine(q, d, dim);
   if (!IsFiniteRow(q, dim) || !IsFiniteRow(d, dim)) return SumOfNonFiniteTerms(metric, q, d, dim);
@@ -252,8 +243,6 @@ T ExactScore(Metric metric, const T* q, const T* d, int64_t dim) {
   return RoundSum(sum, /*negate=*/true);
 }
 
-template float CanonicalNan<float>();
-template double CanonicalNan<double>();
 template float ExactScore<float>(Metric, const float*, const float*, int64_t);
 template double ExactScore<double>(Metric, const double*, const double*, int64_t);
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/search/canonical_nan.h"
 #include "core/search/search.h"
 
 namespace tiny_knn {
@@ -13,9 +14,5 @@ namespace tiny_knn {
 // 10 ns per component for ip, three times that for cosine and l2. Thread-safe.
 template <typename T>
 T ExactScore(Metric metric, const T* q, const T* d, int64_t dim);
-
-// The one NaN that results contain.
-template <typename T>
-T CanonicalNan();
 
 }  // namespace tiny_knn

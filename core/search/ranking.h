@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "core/search/exact_score.h"
+#include "core/search/canonical_nan.h"
 
 namespace tiny_knn {
 
@@ -16,7 +16,7 @@ using ScoreKey = std::conditional_t<std::is_same_v<T, double>, uint64_t, uint32_
 // Greater key, better score; NaN gives 0, below the key of -inf. -0 must not occur (scores have
 // none).
 template <typename T>
-ScoreKey<T> KeyOfScore(T score) {
+constexpr ScoreKey<T> KeyOfScore(T score) {
   using Key = ScoreKey<T>;
   if (score != score) return 0;
   constexpr Key kSign = Key{1} << (sizeof(Key) * 8 - 1);
@@ -26,7 +26,7 @@ ScoreKey<T> KeyOfScore(T score) {
 
 // The score of a key; NaN comes back as the canonical NaN.
 template <typename T>
-T ScoreOfKey(ScoreKey<T> key) {
+constexpr T ScoreOfKey(ScoreKey<T> key) {
   using Key = ScoreKey<T>;
   if (key == 0) return CanonicalNan<T>();
   constexpr Key kSign = Key{1} << (sizeof(Key) * 8 - 1);

@@ -6,25 +6,15 @@
 #include <optional>
 #include <type_traits>
 
+#include "core/search/certain_rounding.h"
 #include "core/search/exact_score.h"
 #include "core/search/row_kernels.h"
 
 namespace tiny_knn {
 namespace {
 
-constexpr double kHalfUlp = 0x1p-53;  // relative rounding error of one float64 operation
-
-// The float that every real in [sum - error, sum + error] rounds to, if there is one. Zeros come
-// out as +0.
-std::optional<float> RoundIfCertain(double sum, double error) {
-  const float low = static_cast<float>(sum - error);
-  const float high = static_cast<float>(sum + error);
-  if (low == high) return low + 0.0F;
-  return std::nullopt;
-}
-
-// The same for an unevaluated pair. The addition that rounds is the one being tested.
-std::optional<double> RoundIfCertain(const PairSum& sum, double error) {
+// RoundIfCertain for an unevaluated pair. The addition that rounds is the one being tested.
+std::optional<double> RoundPairIfCertain(const PairSum& sum, double error) {
   const double slack = error + std::abs(sum.low) * 0x1p-50;
   const double low = sum.high + (sum.low - slack);
   const double high = sum.high + (sum.low + slack);
@@ -65,7 +55,7 @@ float RoundedInnerProduct(const PreparedQuery<float>& q, const float* d, double 
   const double sum = Dot(q.wide, d, dim);
   if (!std::isfinite(sum)) return Canonical(sum);  // finite floats never overflow float64
   const double magnitude = q.norm * doc_norm;
-  const double error = static_cast<double>(dim + 8) * kHalfUlp * magnitude;
+  const double error = InnerProductError(dim, magnitude);
   if (const auto score = RoundIfCertain(sum, error)) return *score;
   const auto product = [&](int64_t j) -> std::optional<double> {
     return q.wide[j] * static_cast<double>(d[j]);
@@ -77,7 +67,7 @@ float RoundedInnerProduct(const PreparedQuery<float>& q, const float* d, double 
 float RoundedL2(const PreparedQuery<float>& q, const float* d, int64_t dim) {
   const double sum = SquaredDistance(q.wide, d, dim);
   if (!std::isfinite(sum)) return Canonical(-sum);
-  const double error = static_cast<double>(dim + 8) * kHalfUlp * sum;
+  const double error = SquaredDistanceError(dim, sum);
   if (const auto score = RoundIfCertain(-sum, error)) return *score;
   const auto minus_square = [&](int64_t j) -> std::optional<double> {
     const double value = static_cast<double>(d[j]);
@@ -98,7 +88,7 @@ float RoundedCosine(const PreparedQuery<float>& q, const float* d, int64_t dim) 
   if (!std::isfinite(q.squared_norm) || !std::isfinite(sums.squared)) return CanonicalNan<float>();
   if (q.squared_norm == 0 || sums.squared == 0) return 0;  // squares of floats never underflow
   const double cosine = sums.dot / std::sqrt(q.squared_norm * sums.squared);
-  const double error = static_cast<double>(2 * dim + 16) * kHalfUlp;
+  const double error = CosineError(dim);
   if (const auto score = RoundIfCertain(cosine, error)) return *score;
   // Rows that share no component, as sparse ones often do, are exactly orthogonal.
   const auto product = [&](int64_t j) -> std::optional<double> {
@@ -123,14 +113,14 @@ double RoundedDoubleScore(Metric metric, const PreparedQuery<double>& q, const d
     const double bound = q.norm * doc_norm;
     const double error = 4 * terms * terms * 0x1p-106 * bound + underflow;
     if (IsCompensationSafe(sum, bound)) {
-      if (const auto score = RoundIfCertain(sum, error)) return *score;
+      if (const auto score = RoundPairIfCertain(sum, error)) return *score;
     }
   }
   if (metric == Metric::kL2 && q.norm < 0x1p480 && doc_norm < 0x1p480) {
     const PairSum sum = CompensatedSquaredDistance(q.wide, d, dim);
     const double error = 16 * terms * terms * 0x1p-106 * sum.high + underflow;
     if (IsCompensationSafe(sum, sum.high)) {
-      if (const auto score = RoundIfCertain({-sum.high, -sum.low}, error)) return *score;
+      if (const auto score = RoundPairIfCertain({-sum.high, -sum.low}, error)) return *score;
     }
   }
   return ExactScore(metric, q.values, d, dim);
@@ -139,11 +129,7 @@ double RoundedDoubleScore(Metric metric, const PreparedQuery<double>& q, const d
 }  // namespace
 
 double NormUpperBound(double squared_norm, int64_t dim) {
-  // float64 sums of squares lose at most (dim + 8) half-ulps and, for doubles, underflow.
-  const double relative = 1 + static_cast<double>(dim + 8) * 0x1p-52;
-  const double lost = squared_norm > 0x1p-900 ? 0 : static_cast<double>(dim) * 0x1p-1060;
-  if (squared_norm == 0 && lost == 0) return 0;
-  return std::sqrt(squared_norm * relative + lost) * (1 + 0x1p-51);
+  return std::sqrt(SquaredNormUpperBound(squared_norm, dim)) * kRootSlack;
 }
 
 template <typename T>

@@ -4,6 +4,7 @@
 _HEADERS = [
     "batch_search.h",
     "candidates.h",
+    "certain_rounding.h",
     "chunk_rows.h",
     "cpu_engine.h",
     "cpu_warm_docs.h",
@@ -21,6 +22,7 @@ _HEADERS = [
     "rounded_score.h",
     "screen.h",
     "screen_kernels.h",
+    "screen_rules.h",
     "thread_pool.h",
 ]
 _SOURCES = [
