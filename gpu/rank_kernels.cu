@@ -31,7 +31,8 @@ __device__ int AppendFrom(const PairKey* keys, int count, PairKey least, PairKey
   return kept;
 }
 
-__global__ void __launch_bounds__(kBlockThreads) MergeKernel(MergeArgs args) {
+// The second bound is for sm_120, where ptxas would spill without it.
+__global__ void __launch_bounds__(kBlockThreads, 4) MergeKernel(MergeArgs args) {
   __shared__ SelectStorage select;
   const int slot = static_cast<int>(blockIdx.x);
   const int query = args.selected != nullptr ? args.selected[slot] : args.first_query + slot;
