@@ -151,8 +151,8 @@ absl::StatusOr<DevicePlan> PlanOnDevice(const DeviceShape& shape, const DeviceTr
   } else {
     plan.doc_chunk = std::clamp((available - plan.query_batch * per_query) / per_doc, int64_t{1},
                                 std::clamp(shape.num_docs, int64_t{1}, kMostChunkDocs));
+    plan.doc_chunk = tuned(tuning.doc_chunk, plan.doc_chunk);
   }
-  plan.doc_chunk = tuned(tuning.doc_chunk, plan.doc_chunk);
   plan.slice_docs = std::min(plan.slice_docs, plan.doc_chunk);
   plan.group = std::min(plan.group, plan.query_batch);
   plan.bytes = fixed + plan.query_batch * per_query + plan.doc_chunk * per_doc;

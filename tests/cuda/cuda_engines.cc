@@ -1,0 +1,65 @@
+#include "tests/cuda/cuda_engines.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+
+#include "gpu/tuned_cuda_engine.h"
+
+namespace tiny_knn::conformance {
+namespace {
+
+std::unique_ptr<Engine> Make(const DeviceTuning& tuning) {
+  auto engine = MakeTunedCudaEngine(0, 0, tuning);
+  if (!engine.ok()) {
+    std::fprintf(stderr, "no CUDA engine: %s\n", engine.status().ToString().c_str());
+    std::abort();
+  }
+  return *std::move(engine);
+}
+
+// As planned: float32 rows as they are, because the problems have few queries.
+std::unique_ptr<Engine> MakePlanned() { return Make({}); }
+
+// Float32 rows rounded to TF32, whatever the number of queries.
+std::unique_ptr<Engine> MakeTf32() { return Make({.tf32_always = true}); }
+
+// Chunks, slices, batches and groups of several, lists that fill up, few doubts at a time.
+std::unique_ptr<Engine> MakeSmall() {
+  return Make({.query_batch = 3,
+               .doc_chunk = 150,
+               .slice_docs = 40,
+               .query_tile = 2,
+               .doc_tile = 24,
+               .capacity = 30,
+               .group = 2,
+               .doubts = 3,
+               .tf32_always = true});
+}
+
+// Lists of one or a few candidates, tiles of four docs: every list is stuck all the time.
+std::unique_ptr<Engine> MakeTiny() {
+  return Make({.query_batch = 2,
+               .doc_chunk = 33,
+               .slice_docs = 9,
+               .query_tile = 1,
+               .doc_tile = 4,
+               .capacity = 3,
+               .group = 1,
+               .doubts = 1});
+}
+
+}  // namespace
+
+const std::vector<EngineUnderTest>& CudaEnginesUnderTest() {
+  static const std::vector<EngineUnderTest>* const engines = new std::vector<EngineUnderTest>{
+      {"cuda", MakePlanned},
+      {"cudatf32", MakeTf32},
+      {"cudasmall", MakeSmall},
+      {"cudatiny", MakeTiny},
+      {"cudawarm", MakeTf32, /*warm=*/true},
+  };
+  return *engines;
+}
+
+}  // namespace tiny_knn::conformance
