@@ -157,9 +157,12 @@ class CudaEngine : public Engine {
 
   // Device memory that this engine may use now, beside what it uses.
   absl::StatusOr<int64_t> FreeBudget() const {
+    if (tuning_.claimed_free_bytes > 0) return tuning_.claimed_free_bytes;
     const absl::StatusOr<int64_t> free_bytes = context_->FreeBytes();
     if (!free_bytes.ok()) return free_bytes.status();
-    return *free_bytes - std::max(kLeastReserve, *free_bytes / kReserveShare);
+    // Plans count what batches share; it is reserved from the first one on.
+    return *free_bytes + resources_.uploader.device_bytes() + resources_.doubts.device_bytes() -
+           std::max(kLeastReserve, *free_bytes / kReserveShare);
   }
 
   // And all told; what is kept could be given up.
@@ -251,7 +254,8 @@ class CudaEngine : public Engine {
       allocated.batch.reset();
       allocated.own_chunk.Release();
       if (kept_->Free(std::numeric_limits<int64_t>::max(), KeptDocs()) > 0) continue;
-      most_bytes = plan->bytes / 2;
+      if (plan->query_batch == 1 && plan->doc_chunk == 1) return status;
+      most_bytes = plan->bytes - (plan->bytes - plan->fixed_bytes) / 2;
     }
   }
 

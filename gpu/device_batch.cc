@@ -150,6 +150,8 @@ absl::Status DeviceBatch::UploadQueries(const float* values) {
   args.rounded_rows = format_.has_rounded_copy() ? query_rounded_.data() : nullptr;
   args.sums = query_sums_.data();
   error(PrepareRows(args, stream_), "preparing queries");
+  error(cudaStreamSynchronize(stream_), "preparing queries");
+  if (!error.ok()) return error.Take();  // nothing was written that could be copied
   std::vector<RowSums> sums(static_cast<size_t>(num_queries_));
   error(cudaMemcpyAsync(sums.data(), query_sums_.data(), sums.size() * sizeof(RowSums),
                         cudaMemcpyDeviceToHost, stream_),
@@ -240,6 +242,7 @@ void DeviceBatch::ScreenTile(const DocChunk& chunk, int64_t first_query, int64_t
   gemm.scores = tile_.data();
   gemm.score_stride = static_cast<int32_t>(plan_.doc_tile);
   error(context_.Multiply(gemm));
+  if (!error.ok()) return;  // there are no scores
   FilterArgs filter;
   filter.tile.scores = tile_.data();
   filter.tile.are_integers = format_.gemm == GemmKind::kInt8;

@@ -155,6 +155,7 @@ absl::StatusOr<DevicePlan> PlanOnDevice(const DeviceShape& shape, const DeviceTr
   }
   plan.slice_docs = std::min(plan.slice_docs, plan.doc_chunk);
   plan.group = std::min(plan.group, plan.query_batch);
+  plan.fixed_bytes = fixed;
   plan.bytes = fixed + plan.query_batch * per_query + plan.doc_chunk * per_doc;
   return plan;
 }

@@ -20,11 +20,12 @@ struct DeviceTuning {
   int64_t slice_docs = 0;
   int64_t query_tile = 0;
   int64_t doc_tile = 0;
-  int64_t capacity = 0;      // of a query's candidates
-  int64_t group = 0;         // queries that are rescored at a time
-  int64_t doubts = 0;        // pairs in doubt that go to the host at a time
-  bool no_tf32 = false;      // float32 rows are multiplied as they are
-  bool tf32_always = false;  // and else rounded to TF32, however few queries there are
+  int64_t capacity = 0;            // of a query's candidates
+  int64_t group = 0;               // queries that are rescored at a time
+  int64_t doubts = 0;              // pairs in doubt that go to the host at a time
+  bool no_tf32 = false;            // float32 rows are multiplied as they are
+  int64_t claimed_free_bytes = 0;  // as if so much device memory were free; 0: what is
+  bool tf32_always = false;        // and else rounded to TF32, however few queries there are
 };
 
 // What a device can do.
@@ -71,7 +72,8 @@ struct DevicePlan {
   int64_t capacity = 0;     // candidates that a query holds
   int64_t group = 0;        // queries that are rescored or sorted at a time
   int64_t doubts = 0;       // pairs in doubt that go to the host at a time
-  int64_t bytes = 0;        // of device memory, all told
+  int64_t fixed_bytes = 0;  // of device memory, whatever query_batch and doc_chunk are
+  int64_t bytes = 0;        // all told
 };
 
 // The plan for `budget_bytes` of device memory. ResourceExhausted if one query and one doc take

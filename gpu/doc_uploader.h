@@ -39,6 +39,9 @@ class DocUploader {
   absl::Status Prepare(const SearchParams& params, DType doc_dtype, int64_t dim, DocChunk& chunk,
                        int64_t chunk_doc, PrepareTally* tally);
 
+  // Device memory that is reserved now.
+  int64_t device_bytes() const { return slots_[0].staged.count() + slots_[1].staged.count(); }
+
   // Forgets slices that are staged and not prepared, once nothing reads or writes the buffers any
   // more.
   void Reset();

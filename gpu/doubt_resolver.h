@@ -18,6 +18,13 @@ class DoubtResolver {
   // Room for `most` pairs of rows of `dim` at a time. ResourceExhausted.
   absl::Status Reserve(int64_t most, int64_t dim);
 
+  // Device memory that is reserved now.
+  int64_t device_bytes() const {
+    return doubts_.count() * static_cast<int64_t>(sizeof(Doubt)) +
+           rows_.count() * static_cast<int64_t>(sizeof(float)) +
+           resolved_.count() * static_cast<int64_t>(sizeof(PairKey));
+  }
+
   // Queues RescoreCandidates and waits; then the keys of all candidates of args' slots are there.
   // `args` names no doubts: they are this one's. `queries`: [queries of the batch, dim] in host
   // memory. Threads of `pool` share the doubts. Stops early, with OK, when `progress` says that the

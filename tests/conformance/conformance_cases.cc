@@ -208,6 +208,9 @@ void AddLongRows(ListBuilder& list) {
         list.Add(Make("absorbed_terms", metric, dtype, kChunks), {2, 90, dim, 8});
       }
     }
+    for (const DType dtype : {DType::kFloat16, DType::kBFloat16, DType::kFloat32}) {
+      list.Add(Make("truncated_terms", metric, dtype, kPlanned), {2, 90, 2048, 3});
+    }
     for (const int64_t dim : {1000, 4096}) {
       list.Add(Make("underflowing_products", metric, DType::kFloat32, kPlanned), {2, 80, dim, 6});
       list.Add(Make("underflowing_products", metric, DType::kFloat32, kTiny), {2, 80, dim, 10});

@@ -104,6 +104,23 @@ void AbsorbedTerms(Problem& p, Random& r) {
   }
 }
 
+// Sums that cut off what does not fit instead of rounding it: every product of the first kind of
+// docs but one is lost beside that. The second kind has one other product, which fits, and is a
+// little worse than the first.
+void TruncatedTerms(Problem& p, Random& r) {
+  const Value small = PowerOfTwo(-12) * (1 - PowerOfTwo(-6));
+  FillQueries(p, [&](int64_t i, int64_t) { return i % 2 == 0 ? 1 : PowerOfTwo(-3); });
+  for (int64_t i = 0; i < p.num_docs; ++i) {
+    const bool is_cut_off = r.OneIn(2);
+    for (int64_t j = 1; j < p.dim; ++j) p.d(i, j) = is_cut_off ? small : 0;
+    p.d(i, 0) = PowerOfTwo(11);
+    if (!is_cut_off && p.dim > 1) {
+      const Value share = (3 + r.Unit()) / 4;  // in [1/2, 1)
+      p.d(i, 1) = share * static_cast<Value>(p.dim - 1) * small;
+    }
+  }
+}
+
 // Rows whose norms lie around 2^63, where a float32 dot of two such rows nears overflow.
 void NormsNearTheBypass(Problem& p, Random& r) {
   FillQueries(
@@ -182,6 +199,7 @@ std::vector<Scenario> MagnitudeScenarios() {
       {"huge_times_tiny", HugeTimesTiny<60>},
       {"tiny_times_huge", HugeTimesTiny<-120>},
       {"absorbed_terms", AbsorbedTerms},
+      {"truncated_terms", TruncatedTerms},
       {"norms_near_the_bypass", NormsNearTheBypass},
       {"overflow_that_cancels", OverflowThatCancels},
       {"overflow_threshold", OverflowThreshold},

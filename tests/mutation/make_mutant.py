@@ -1,11 +1,14 @@
 """Copies the engine's sources into a namespace and folder of their own, with one patch applied.
 
-usage: make_mutant.py PATCH|- FILES OUTPUT_FOLDER SOURCE...
+usage: make_mutant.py [--alone] PATCH|- FILES OUTPUT_FOLDER SOURCE...
 
 FILES: those to write, names without folders, in one argument. They lie side by side in OUTPUT_FOLDER; an include
 of another source means the one beside it if that is written, too, else the one in the folder `unpatched` beside. All
 live in tiny_knn::inline mutant, so that a mutant is linked of few files of its own and the unpatched others, beside
 the originals and without sharing a symbol with them.
+
+With --alone they keep their namespace and take the originals' place: a program is linked of FILES and of the original
+others. FILES then has all that include a header among them.
 
 A patch is a unified diff; line numbers are ignored, but the old text of each hunk must stand in its file exactly once,
 so that a patch which no longer means what it meant stops the build. So does one that changes a file that is not
@@ -38,7 +41,9 @@ def hunks(patch):
 
 
 def main():
-    patch_path, files, folder, *sources = sys.argv[1:]
+    arguments = sys.argv[1:]
+    alone = arguments[0] == "--alone"
+    patch_path, files, folder, *sources = arguments[alone:]
     files = files.split()
     texts = {}
     for source in sources:
@@ -64,7 +69,7 @@ def main():
         if not changed:
             sys.exit(f"{patch_path}: holds no hunk")
         # A changed header is written with all that may include it.
-        if len(files) < len(sources) and changed != set(files):
+        if not alone and len(files) < len(sources) and changed != set(files):
             sys.exit(f"{patch_path}: changes {', '.join(changed)} only, not all of {', '.join(files)}")
     os.makedirs(folder, exist_ok=True)
     for source, text in texts.items():
@@ -72,9 +77,12 @@ def main():
             continue
         for other in sources:  # in #include and in HWY_TARGET_INCLUDE
             name = os.path.basename(other)
-            package = os.path.basename(folder) if name in files else "unpatched"
-            text = text.replace(f'"{other}"', f'"tests/mutation/{package}/{name}"')
-        text = re.sub(r"^namespace tiny_knn\b", "namespace tiny_knn::inline mutant", text, flags=re.MULTILINE)
+            if name in files:
+                text = text.replace(f'"{other}"', f'"{folder.partition("/bin/")[2]}/{name}"')
+            elif not alone:
+                text = text.replace(f'"{other}"', f'"tests/mutation/unpatched/{name}"')
+        if not alone:
+            text = re.sub(r"^namespace tiny_knn\b", "namespace tiny_knn::inline mutant", text, flags=re.MULTILINE)
         with open(os.path.join(folder, os.path.basename(source)), "w", encoding="utf-8") as file:
             file.write(text)
 
