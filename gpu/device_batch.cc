@@ -1,70 +1,25 @@
 #include "gpu/device_batch.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
+#include "core/cpu/index_range.h"
 #include "core/matrix/convert.h"
 #include "core/matrix/finite.h"
-#include "core/search/certain_rounding.h"
 #include "core/search/ranking.h"
-#include "core/search/rounded_score.h"
-#include "core/search/screen_rules.h"
 #include "gpu/prepare_kernels.h"
-#include "gpu/row_bounds.h"
+#include "gpu/query_bounds.h"
 
 namespace tiny_knn {
 namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-// Covers the roundings of E and of what is compared with it, as a share of E.
-constexpr double kErrorSlack = 1 + 0x1p-19;
-// Roundings of s that grow with |q| |d|: of scales, of the product with them, of int32 to float32.
-constexpr double kScoreSlack = 0x1p-20;
-// Cosine: the float64 norms behind the scales, and what underflows of products of rows whose norms
-// are at least kLeastCosineNorm, both for each dim.
-constexpr double kCosineSlackPerDim = 0x1p-50 + 0x1p-44;
 // Integers of up to 16 bits: sums of this many products of differences stay below 2^53.
 constexpr int64_t kMostExactDim = int64_t{1} << 19;
 
 bool HasExactSums(DType compute_dtype, int64_t dim) {
   return dim <= kMostExactDim && (compute_dtype == DType::kInt8 || compute_dtype == DType::kUInt8 ||
                                   compute_dtype == DType::kInt16);
-}
-
-// What the kernels ask of a query, given its float64 sums.
-struct QueryNumbers {
-  QueryScreen screen;
-  QueryUnits units;
-  QueryNorms norms;
-};
-
-QueryNumbers NumbersOfQuery(const RowSums& sums, Metric metric, GemmKind gemm, int64_t dim) {
-  const bool is_cosine = metric == Metric::kCosine;
-  const double n = static_cast<double>(dim);
-  const double norm = NormUpperBound(sums.squared_norm, dim);
-  const RowBounds row = BoundsOfRow(is_cosine, norm, NormUpperBound(sums.squared_residual, dim),
-                                    std::sqrt(sums.squared_norm));
-  QueryNumbers query;
-  query.norms = {norm, sums.squared_norm};
-  double share = GemmError(gemm, dim) * (1 + 0x1p-10) + kScoreSlack + kEvaluationSlack;
-  double factor = 0;
-  if (is_cosine) {
-    share += n * kCosineSlackPerDim;
-    factor = share * row.gemm_norm + row.residual;
-  } else {
-    const double root = std::sqrt(n) * (1 + 0x1p-50);
-    factor = share * row.gemm_norm + row.residual + kUnderflow * root;
-    query.units.absolute_error = kUnderflow * (root * row.gemm_norm + n);
-    query.units.is_l2 = metric == Metric::kL2;
-    SetSquaredNorm(sums.squared_norm, dim, query.units);
-  }
-  query.screen.scale = row.scale;
-  query.screen.error_factor = row.screened ? RoundUp(factor * kErrorSlack) : kInfinity;
-  query.screen.residual_factor = row.screened ? RoundUp(row.norm * kErrorSlack) : 0;
-  query.units.screened = query.screen.error_factor < kInfinity;
-  return query;
 }
 
 }  // namespace
@@ -162,7 +117,7 @@ absl::Status DeviceBatch::UploadQueries(const float* values) {
   std::vector<QueryUnits> units;
   std::vector<QueryNorms> norms;
   for (const RowSums& row : sums) {
-    const QueryNumbers query = NumbersOfQuery(row, params_.metric, format_.gemm, dim_);
+    const QueryBounds query = BoundsOfQuery(row, params_.metric, format_.gemm, dim_);
     screens.push_back(query.screen);
     units.push_back(query.units);
     norms.push_back(query.norms);
@@ -489,17 +444,22 @@ absl::Status DeviceBatch::Finish(int64_t num_docs, const TopKView& out, SearchRe
         "copying results");
     error(cudaStreamSynchronize(stream_), "copying results");
     if (!error.ok()) return error.Take();
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t query = first + i;
-      const PairKey* const sorted = host_sorted_.data() + i * stride;
-      for (int64_t rank = 0; rank < k; ++rank) {
-        scores[query * k + rank] = ScoreOfKey<float>(ScoreKeyOf(sorted[rank]));
-        out.indices[query * k + rank] = static_cast<int64_t>(IndexOf(sorted[rank]));
+    std::vector<int64_t> tied(static_cast<size_t>(pool_.threads()), 0);
+    pool_.Run([&](int worker) {
+      const IndexRange part = PartOf(count, worker, pool_.threads());
+      for (int64_t i = part.begin; i < part.end; ++i) {
+        const int64_t query = first + i;
+        const PairKey* const sorted = host_sorted_.data() + i * stride;
+        for (int64_t rank = 0; rank < k; ++rank) {
+          scores[query * k + rank] = ScoreOfKey<float>(ScoreKeyOf(sorted[rank]));
+          out.indices[query * k + rank] = static_cast<int64_t>(IndexOf(sorted[rank]));
+        }
+        if (has_next(query) && ScoreKeyOf(sorted[k]) == ScoreKeyOf(sorted[k - 1])) {
+          ++tied[static_cast<size_t>(worker)];
+        }
       }
-      if (has_next(query) && ScoreKeyOf(sorted[k]) == ScoreKeyOf(sorted[k - 1])) {
-        ++report.queries_with_tie_at_k;
-      }
-    }
+    });
+    for (const int64_t queries : tied) report.queries_with_tie_at_k += queries;
   }
   uint64_t rescored = 0;
   FirstError error;

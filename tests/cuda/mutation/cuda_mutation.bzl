@@ -12,6 +12,7 @@ _HOST_SOURCES = [
     "device_plan.cc",
     "doc_uploader.cc",
     "doubt_resolver.cc",
+    "query_bounds.cc",
 ]
 _KERNELS = [
     "filter_kernels",
