@@ -99,10 +99,12 @@ QueryBytes BytesPerQuery(const ProblemShape& shape, const SearchPlan& plan) {
           exact_bytes + shape.k * (8 + score_bytes)};
 }
 
-// A file's rows count as resident whether they are mapped or buffered.
+// A file's rows count as resident whether they are mapped or buffered; the caller's own do not
+// count.
 int64_t BytesPerDoc(const ProblemShape& shape, ScreenKind screen) {
   const int64_t coded = screen == ScreenKind::kInt8Codes ? kCodedDocScalarBytes : 0;
-  return shape.dim * ItemSize(shape.doc_dtype) + kDocScalarBytes + coded;
+  const int64_t rows = shape.docs_in_callers_memory ? 0 : shape.dim * ItemSize(shape.doc_dtype);
+  return rows + kDocScalarBytes + coded;
 }
 
 ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, int64_t queries) {

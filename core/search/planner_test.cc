@@ -191,5 +191,17 @@ TEST(PlannerTest, ChoosesCodesWhereTheyPay) {
   EXPECT_EQ(plan.screen, ScreenKind::kFloat32Gemm);
 }
 
+TEST(PlannerTest, DocsInTheCallersMemoryTakeNothingOfTheLimit) {
+  ProblemShape shape = Shape(10, 1'000'000, 768, 10);
+  const MachineLimits limits{.threads = 2, .memory_limit_bytes = 64L << 20};
+  const auto from_file = PlanSearch(shape, limits);
+  shape.docs_in_callers_memory = true;
+  const auto from_memory = PlanSearch(shape, limits);
+  ASSERT_TRUE(from_file.ok() && from_memory.ok());
+  EXPECT_GT(from_file->num_chunks, 1);
+  EXPECT_EQ(from_memory->num_chunks, 1);
+  ExpectSound(shape, limits, *from_memory);
+}
+
 }  // namespace
 }  // namespace tiny_knn
