@@ -5,12 +5,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
 #include <cerrno>
-#include <cstdlib>
-#include <cstring>
 #include <vector>
 
+#include "core/io/element_copy.h"
 #include "core/io/file_util.h"
 #include "core/io/mapped_file.h"
 #include "core/io/npy.h"
@@ -19,37 +17,11 @@
 namespace tiny_knn {
 namespace {
 
-// Cache line; also what vector loads like.
-constexpr size_t kAlignment = 64;
-// Rows of a column that are read at a time while transposing. With one cache line's worth of
-// columns this is at most 2 MiB of staging, and each read at least 32 KiB when there are rows.
+// Columns that are read at a time while transposing fill a cache line of an output row.
+constexpr int64_t kPanelBytes = 64;
+// Rows of a column that are read at a time while transposing. With one panel of columns this is at
+// most 2 MiB of staging, and each read at least 32 KiB when there are rows.
 constexpr int64_t kTransposeRows = 32 * 1024;
-
-// Memory that grows, aligned, never initialised and never throwing.
-class Buffer {
- public:
-  absl::Status Grow(size_t bytes, std::string_view name) {
-    if (bytes <= size_) return absl::OkStatus();
-    data_.reset();
-    size_ = 0;
-    const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded)));
-    if (data_ == nullptr) {
-      return absl::ResourceExhaustedError(fmt::format(
-          "{}: no memory for {} bytes of rows; use a smaller --memory-limit", name, bytes));
-    }
-    size_ = rounded;
-    return absl::OkStatus();
-  }
-  std::byte* data() { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(std::byte* data) const { std::free(data); }
-  };
-  std::unique_ptr<std::byte, Free> data_;
-  size_t size_ = 0;
-};
 
 bool SameTime(const timespec& a, const timespec& b) {
   return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
@@ -139,49 +111,6 @@ class MappedSource final : public FileSource {
   int64_t used_end_ = 0;
 };
 
-template <typename U>
-U SwapBytes(U value) {
-  if constexpr (sizeof(U) == 2) return __builtin_bswap16(value);
-  if constexpr (sizeof(U) == 4) return __builtin_bswap32(value);
-  if constexpr (sizeof(U) == 8) return __builtin_bswap64(value);
-  return value;
-}
-
-template <typename U, bool kSwap>
-void TransposeInto(const std::byte* columns, int64_t column_bytes, int64_t num_rows,
-                   int64_t num_columns, std::byte* out, int64_t row_bytes) {
-  for (int64_t r = 0; r < num_rows; ++r) {
-    const std::byte* from = columns + r * static_cast<int64_t>(sizeof(U));
-    std::byte* to = out + r * row_bytes;
-    for (int64_t c = 0; c < num_columns; ++c) {
-      U value;
-      std::memcpy(&value, from + c * column_bytes, sizeof(U));
-      if constexpr (kSwap) value = SwapBytes(value);
-      std::memcpy(to + c * static_cast<int64_t>(sizeof(U)), &value, sizeof(U));
-    }
-  }
-}
-
-template <typename U>
-void SwapAll(std::byte* data, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    std::byte* at = data + i * static_cast<int64_t>(sizeof(U));
-    U value;
-    std::memcpy(&value, at, sizeof(U));
-    value = SwapBytes(value);
-    std::memcpy(at, &value, sizeof(U));
-  }
-}
-
-// Calls visit with an unsigned integer as large as an element.
-template <typename F>
-void VisitItem(int64_t item_size, F&& visit) {
-  if (item_size == 1) visit(uint8_t{});
-  if (item_size == 2) visit(uint16_t{});
-  if (item_size == 4) visit(uint32_t{});
-  if (item_size == 8) visit(uint64_t{});
-}
-
 // Rows are read into a buffer: for Fortran order, foreign byte order, data that is not aligned to
 // its elements, and files that cannot be mapped.
 class BufferedSource final : public FileSource {
@@ -190,7 +119,7 @@ class BufferedSource final : public FileSource {
 
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
     const int64_t bytes = (end - begin) * row_bytes();
-    absl::Status status = buffer_.Grow(static_cast<size_t>(bytes), name());
+    absl::Status status = buffer_.Grow(bytes, name());
     if (status.ok() && bytes > 0) {
       status = header().fortran_order ? ReadColumns(begin, end) : ReadRows(begin, end);
     }
@@ -216,8 +145,7 @@ class BufferedSource final : public FileSource {
     absl::Status status = ReadExactly(header().data_offset + begin * row_bytes(), buffer_.data(),
                                       (end - begin) * row_bytes());
     if (status.ok() && header().swap_bytes) {
-      VisitItem(ItemSize(dtype()),
-                [&](auto item) { SwapAll<decltype(item)>(buffer_.data(), (end - begin) * dim()); });
+      SwapElements(buffer_.data(), (end - begin) * dim(), ItemSize(dtype()));
     }
     return status;
   }
@@ -226,11 +154,11 @@ class BufferedSource final : public FileSource {
   // of the output is written once and each byte of the file is read once.
   absl::Status ReadColumns(int64_t begin, int64_t end) {
     const int64_t item = ItemSize(dtype());
-    const int64_t panel = static_cast<int64_t>(kAlignment) / item;
+    const int64_t panel = kPanelBytes / item;
     const int64_t most_rows = std::min(end - begin, kTransposeRows);
     // Off a power of two, so that the columns do not compete for the same cache sets.
-    const int64_t column_bytes = most_rows * item + static_cast<int64_t>(kAlignment);
-    absl::Status status = staging_.Grow(static_cast<size_t>(panel * column_bytes), name());
+    const int64_t column_bytes = most_rows * item + kPanelBytes;
+    absl::Status status = staging_.Grow(panel * column_bytes, name());
     for (int64_t row = begin; status.ok() && row < end; row += kTransposeRows) {
       const int64_t num_rows = std::min(kTransposeRows, end - row);
       for (int64_t column = 0; status.ok() && column < dim(); column += panel) {
@@ -241,19 +169,15 @@ class BufferedSource final : public FileSource {
         }
         if (!status.ok()) break;
         std::byte* out = buffer_.data() + (row - begin) * row_bytes() + column * item;
-        VisitItem(item, [&](auto element) {
-          using U = decltype(element);
-          const auto transpose =
-              header().swap_bytes ? TransposeInto<U, true> : TransposeInto<U, false>;
-          transpose(staging_.data(), column_bytes, num_rows, num_columns, out, row_bytes());
-        });
+        CopyElements({staging_.data(), item, column_bytes, item, header().swap_bytes}, num_rows,
+                     num_columns, out, row_bytes());
       }
     }
     return status;
   }
 
-  Buffer buffer_;
-  Buffer staging_;
+  RowBuffer buffer_;
+  RowBuffer staging_;
 };
 
 class MemorySource final : public RowSource {
@@ -267,9 +191,45 @@ class MemorySource final : public RowSource {
   void Release() override {}
   absl::Status CheckUnchanged() override { return absl::OkStatus(); }
   int64_t buffer_bytes_per_row() const override { return 0; }
+  bool is_callers_memory() const override { return true; }
 
  private:
   MatrixView matrix_;
+};
+
+// Rows are gathered into a buffer, a square of elements at a time, so that neither side leaves the
+// cache before it is done with.
+class GatheringSource final : public RowSource {
+ public:
+  GatheringSource(std::string name, const StridedMatrix& matrix)
+      : RowSource(std::move(name), matrix.dtype, matrix.rows, matrix.dim), matrix_(matrix) {}
+
+  absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
+    constexpr int64_t kSquare = 64;
+    const int64_t item = ItemSize(dtype());
+    const int64_t row_bytes = dim() * item;
+    absl::Status status = buffer_.Grow((end - begin) * row_bytes, name());
+    if (!status.ok()) return status;
+    const auto* data = static_cast<const std::byte*>(matrix_.data);
+    for (int64_t row = begin; row < end; row += kSquare) {
+      for (int64_t column = 0; column < dim(); column += kSquare) {
+        const std::byte* from =
+            data + row * matrix_.row_stride_bytes + column * matrix_.column_stride_bytes;
+        CopyElements(
+            {from, matrix_.row_stride_bytes, matrix_.column_stride_bytes, item, matrix_.swap_bytes},
+            std::min(kSquare, end - row), std::min(kSquare, dim() - column),
+            buffer_.data() + (row - begin) * row_bytes + column * item, row_bytes);
+      }
+    }
+    return MatrixView{buffer_.data(), dtype(), end - begin, dim(), row_bytes};
+  }
+  void Release() override {}
+  absl::Status CheckUnchanged() override { return absl::OkStatus(); }
+  int64_t buffer_bytes_per_row() const override { return dim() * ItemSize(dtype()); }
+
+ private:
+  StridedMatrix matrix_;
+  RowBuffer buffer_;
 };
 
 absl::Status CheckLength(const std::string& path, const NpyHeader& header, int64_t file_size) {
@@ -317,6 +277,22 @@ absl::StatusOr<std::unique_ptr<RowSource>> OpenNpyRowSource(const std::string& p
 
 std::unique_ptr<RowSource> MakeMemoryRowSource(std::string name, const MatrixView& matrix) {
   return std::make_unique<MemorySource>(std::move(name), matrix);
+}
+
+std::unique_ptr<RowSource> MakeStridedRowSource(std::string name, const StridedMatrix& matrix) {
+  const int64_t item = ItemSize(matrix.dtype);
+  const int64_t row_bytes = matrix.dim * item;
+  const bool swap = matrix.swap_bytes && item > 1;
+  const bool contiguous = matrix.dim <= 1 || matrix.column_stride_bytes == item;
+  // Rows that overlap, or lie backwards, are more than a MatrixView can say.
+  const bool apart =
+      matrix.rows <= 1 || matrix.row_stride_bytes == 0 || matrix.row_stride_bytes >= row_bytes;
+  if (swap || !contiguous || !apart) {
+    return std::make_unique<GatheringSource>(std::move(name), matrix);
+  }
+  const int64_t stride = matrix.rows <= 1 ? row_bytes : matrix.row_stride_bytes;
+  return MakeMemoryRowSource(
+      std::move(name), MatrixView{matrix.data, matrix.dtype, matrix.rows, matrix.dim, stride});
 }
 
 }  // namespace tiny_knn

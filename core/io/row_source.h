@@ -43,6 +43,9 @@ class RowSource {
   // caller's memory. The planner counts them.
   virtual int64_t buffer_bytes_per_row() const = 0;
 
+  // Whether the rows lie in memory of the caller's, which the search neither takes nor gives back.
+  virtual bool is_callers_memory() const { return false; }
+
   // Bytes of the matrix as stored (rows * dim * item size): what one pass reads.
   int64_t stored_bytes() const { return rows_ * dim_ * ItemSize(dtype_); }
 
@@ -75,7 +78,25 @@ absl::StatusOr<std::unique_ptr<RowSource>> OpenNpyRowSource(const std::string& p
                                                             std::optional<DType> input_dtype,
                                                             const RowSourceTestHooks& hooks = {});
 
-// Rows of memory that outlives the source.
+// Rows of memory that outlives the source and does not change while it lives.
 std::unique_ptr<RowSource> MakeMemoryRowSource(std::string name, const MatrixView& matrix);
+
+// A matrix [rows, dim] in memory somebody else owns, of any layout: element (i, j) starts
+// i * row_stride_bytes + j * column_stride_bytes bytes behind `data`. Strides may be negative, 0,
+// or less than a row or an element takes; elements need not be aligned.
+struct StridedMatrix {
+  const void* data = nullptr;
+  DType dtype = DType::kFloat32;
+  int64_t rows = 0;
+  int64_t dim = 0;
+  int64_t row_stride_bytes = 0;
+  int64_t column_stride_bytes = 0;
+  bool swap_bytes = false;  // stored in the other byte order
+};
+
+// Rows of such a matrix, as MakeMemoryRowSource. Rows whose elements follow each other, in native
+// byte order, and which do not overlap (or are all the same one) are handed out where they lie; all
+// others through a buffer: buffer_bytes_per_row() > 0.
+std::unique_ptr<RowSource> MakeStridedRowSource(std::string name, const StridedMatrix& matrix);
 
 }  // namespace tiny_knn

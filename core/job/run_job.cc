@@ -12,10 +12,8 @@
 
 #include "core/io/result_pickle.h"
 #include "core/job/job_paths.h"
-#include "core/job/machine_limits.h"
 #include "core/job/verify.h"
 #include "core/job/version.h"
-#include "core/search/isa.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -196,16 +194,7 @@ absl::StatusOr<PreparedJob> Prepare(const JobSpec& spec, DocsUse use) {
   if (!status.ok()) return status;
   job.batch_size_recorded = spec.batch_size.value_or(kDefaultRecordedBatchSize);
 
-  job.shape = {.num_queries = job.queries->rows(),
-               .num_docs = job.docs->rows(),
-               .dim = job.docs->dim(),
-               .k = job.params.k,
-               .metric = spec.metric,
-               .query_dtype = job.queries->dtype(),
-               .doc_dtype = job.docs->dtype(),
-               .compute_dtype = spec.compute_dtype,
-               .query_buffer_bytes_per_row = job.queries->buffer_bytes_per_row(),
-               .doc_buffer_bytes_per_row = job.docs->buffer_bytes_per_row()};
+  job.shape = ShapeOf(*job.queries, *job.docs, job.params);
   absl::StatusOr<SearchPlan> plan = PlanJob(spec, job.shape, use);
   if (!plan.ok()) return plan.status();
   job.plan = *std::move(plan);
@@ -271,15 +260,14 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
 
 }  // namespace
 
+SearchLimits LimitsOf(const JobSpec& spec) {
+  return {.threads = spec.threads,
+          .memory_limit_bytes = spec.memory_limit_bytes,
+          .batch_size = spec.batch_size.value_or(0)};
+}
+
 absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shape, DocsUse use) {
-  const MachineLimits limits{.threads = spec.threads > 0 ? spec.threads : UsableCpus(),
-                             .memory_limit_bytes = spec.memory_limit_bytes > 0
-                                                       ? spec.memory_limit_bytes
-                                                       : DefaultMemoryLimit(AvailableMemoryBytes()),
-                             .requested_batch_size = spec.batch_size.value_or(0),
-                             .has_int8_dot_products = HasInt8DotProducts(),
-                             .keeps_docs = use == DocsUse::kKept};
-  return PlanSearch(shape, limits);
+  return PlanRows(shape, LimitsOf(spec), use);
 }
 
 absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec, DocsUse use) {

@@ -1,5 +1,5 @@
-// From a JobSpec to an output file: the one way in which `run`, the daemon and the libraries search
-// files.
+// From a JobSpec to an output file: the one way in which `run`, the daemon and the libraries get
+// from files to a result file. (search_rows.h searches into memory.)
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "core/io/row_source.h"
 #include "core/job/job_spec.h"
+#include "core/job/search_rows.h"
 #include "core/search/engine.h"
 #include "core/search/planner.h"
 #include "core/search/search.h"
@@ -31,10 +32,10 @@ struct PreparedJob {
   int64_t batch_size_recorded;  // what the result file's `batch_size` says: as asked, else 512
 };
 
-// Whether what a search makes of the docs may serve others: MachineLimits::keeps_docs.
-enum class DocsUse { kOnce, kKept };
+// What the spec allows a search.
+SearchLimits LimitsOf(const JobSpec& spec);
 
-// Plans within what the spec and the machine allow now. As PlanSearch.
+// Plans within what the spec and the machine allow now. As PlanRows.
 absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shape,
                                    DocsUse use = DocsUse::kOnce);
 

@@ -21,9 +21,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A batch of so many queries keeps the cores busy, however many batches there are.
-constexpr int64_t kEnoughQueries = 1024;
-
 mode_t ReadUmask() {
   const mode_t mask = umask(022);
   umask(mask);
@@ -221,18 +218,8 @@ WarmDocs* WarmRunner::ChooseWarmDocs(const Limits& limits, const WarmKey& key, c
 
 bool WarmRunner::MakeRoomInPlan(const Limits& limits, int64_t warm_bytes, PreparedJob& job) {
   if (warm_bytes > limits.warm_bytes) return false;
-  if (warm_bytes <= limits.budget_bytes - job.plan.memory.total()) return true;
-  if (warm_bytes >= limits.budget_bytes) return false;
-  // The planner takes what it may. Smaller batches cost little once the docs are warm, as long as
-  // they keep the cores busy.
-  JobSpec narrower = limits.spec;
-  narrower.memory_limit_bytes =
-      std::min(narrower.memory_limit_bytes, limits.budget_bytes - warm_bytes);
-  absl::StatusOr<SearchPlan> plan = PlanJob(narrower, job.shape, DocsUse::kKept);
-  if (!plan.ok() || plan->num_chunks > 1) return false;
-  if (plan->num_passes > job.plan.num_passes && plan->query_batch < kEnoughQueries) return false;
-  job.plan = *std::move(plan);
-  return true;
+  return MakeRoomForKeptDocs(job.shape, LimitsOf(limits.spec), warm_bytes, limits.budget_bytes,
+                             job.plan);
 }
 
 }  // namespace tiny_knn

@@ -55,8 +55,10 @@ ARROWS = {
         # Executed, not linked: by `tiny-knn daemon`, and in the verbs' tests.
         "//daemon:tiny-knnd",
     ],
-    "capi": _CORE + ["//gpu:open_engine"],
+    "capi": ["core/matrix", "core/io", "core/search", "core/job", "//gpu:open_engine"],
     "python": ["capi"],
+    # What a program uses that searches by the C++ library.
+    "examples/cpp": ["core/matrix", "core/io", "core/search", "core/job", "//gpu:open_engine"],
 }
 
 # They prove and measure what crosses the rooms' borders.
