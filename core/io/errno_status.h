@@ -15,4 +15,7 @@ bool IsNoSpace(int error_number);
 // descriptors), InvalidArgument (a name that cannot be) or Internal.
 absl::Status ErrnoStatus(int error_number, std::string_view path, std::string_view action);
 
+// The error number that such a status, or a copy of it, was made of; 0 for every other status.
+int ErrnoOf(const absl::Status& status);
+
 }  // namespace tiny_knn

@@ -57,7 +57,8 @@ ARROWS = {
     ],
     "capi": ["core/matrix", "core/io", "core/search", "core/job", "//gpu:open_engine"],
     "python": ["capi"],
-    # What a program uses that searches by the C++ library.
+    # What programs use that search by the libraries.
+    "examples/c": ["capi"],
     "examples/cpp": ["core/matrix", "core/io", "core/search", "core/job", "//gpu:open_engine"],
 }
 

@@ -26,7 +26,7 @@ class ArrowsTest(unittest.TestCase):
 
     def test_what_ships_reaches_every_room_that_it_is_made_of(self):
         text = pathlib.Path(__file__).with_name("shipped.xml").read_text(encoding="utf-8")
-        for room in ("core/matrix", "core/io", "core/search", "core/cpu", "core/job", "gpu", "cli", "daemon", "daemon/worker"):
+        for room in ("core/matrix", "core/io", "core/search", "core/cpu", "core/job", "gpu", "capi", "cli", "daemon", "daemon/worker"):
             self.assertTrue(f'name="//{room}:' in text, f"{room} is not in the query's reach")
 
     def test_what_ships_has_nothing_of_the_emulated_gpu(self):
@@ -43,6 +43,12 @@ class ArrowsTest(unittest.TestCase):
         self.assertEqual(len(broken_rules("//cli:run", used="//core/cpu:cpu_engine")), 1)
         self.assertEqual(len(broken_rules("//cli:run", used="//gpu:cuda_engine")), 1)
         self.assertEqual(broken_rules("//cli:run", used="//gpu:open_engine"), [])
+
+    def test_the_libraries_name_no_engine_and_python_only_the_c_interface(self):
+        self.assertEqual(len(broken_rules("//capi:functions", used="//core/cpu:cpu_engine")), 1)
+        self.assertEqual(broken_rules("//capi:functions", used="//gpu:open_engine"), [])
+        self.assertEqual(len(broken_rules("//python:tiny_knn", used="//core/io:npy")), 1)
+        self.assertEqual(broken_rules("//python:tiny_knn", used="//capi:libtiny_knn.so"), [])
 
     def test_the_supervisor_opens_neither_an_engine_nor_a_users_file(self):
         text = pathlib.Path(__file__).with_name("supervisor.xml").read_text(encoding="utf-8")
