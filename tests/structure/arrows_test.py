@@ -26,7 +26,7 @@ class ArrowsTest(unittest.TestCase):
 
     def test_what_ships_reaches_every_room_that_it_is_made_of(self):
         text = pathlib.Path(__file__).with_name("shipped.xml").read_text(encoding="utf-8")
-        for room in ("core/matrix", "core/io", "core/search", "core/cpu", "core/job", "gpu", "capi", "cli", "daemon", "daemon/worker"):
+        for room in ("core/matrix", "core/io", "core/search", "core/cpu", "core/job", "gpu", "capi", "cli", "daemon", "daemon/worker", "python"):
             self.assertTrue(f'name="//{room}:' in text, f"{room} is not in the query's reach")
 
     def test_what_ships_has_nothing_of_the_emulated_gpu(self):
