@@ -7,7 +7,7 @@
 #include "capi/errors.h"
 #include "capi/handles.h"
 #include "capi/tiny_knn.h"
-#include "core/io/result_pickle.h"
+#include "core/io/result_file.h"
 #include "core/job/job_report.h"
 #include "core/job/job_spec.h"
 #include "core/job/one_line.h"
@@ -115,7 +115,7 @@ tknn_status tknn_result_load(const char* path, tknn_result** out) {
     given = CheckGiven({{"path", path}});
     if (!given.ok()) return given;
     auto result = std::make_unique<tknn_result>();
-    absl::StatusOr<tiny_knn::ResultFile> file = tiny_knn::ReadResultPickle(path);
+    absl::StatusOr<tiny_knn::ResultFile> file = tiny_knn::ReadResult(path);
     if (!file.ok()) return file.status();
     result->file = *std::move(file);
     *out = result.release();

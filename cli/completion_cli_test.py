@@ -47,6 +47,7 @@ class BashTest(CliTest):
         self.script.write_text(self.run_ok("completion", "bash").stdout)
         (self.folder / "results").mkdir()
         (self.folder / "o.pkl").touch()
+        (self.folder / "o.npz").touch()
         (self.folder / "a name.npy").touch()
         (self.folder / "notes.txt").touch()
 
@@ -78,7 +79,7 @@ class BashTest(CliTest):
         offered = self.offers("tiny-knn", "")
         for word in [*commands(), "q.npy", "d.npy", "results", "a name.npy"]:
             self.assertIn(word, offered)
-        for word in ["worker", "notes.txt", "o.pkl"]:
+        for word in ["worker", "notes.txt", "o.npz", "o.pkl"]:
             self.assertNotIn(word, offered)
         self.assertEqual(self.offers("tiny-knn", "su"), ["submit"])
         self.assertEqual(self.offers("tiny-knn", "--v"), ["--version"])
@@ -109,7 +110,10 @@ class BashTest(CliTest):
     def test_arguments_are_the_files_that_the_command_reads(self):
         self.assertEqual(self.offers("tiny-knn", "run", ""), ["a name.npy", "d.npy", "q.npy", "results"])
         self.assertEqual(self.offers("tiny-knn", "submit", "q.npy", "d"), ["d.npy"])
-        self.assertEqual(self.offers("tiny-knn", "show", ""), ["o.pkl", "results"])
+        self.assertEqual(self.offers("tiny-knn", "show", ""), ["o.npz", "o.pkl", "results"])
+        self.assertEqual(self.offers("tiny-knn", "eval", "o.npz", ""), ["o.npz", "o.pkl", "results"])
+        self.assertIn("--json", self.offers("tiny-knn", "eval", "--j"))
+        self.assertIn("o.npz", self.offers("tiny-knn", "info", ""))
         self.assertIn("o.pkl", self.offers("tiny-knn", "info", ""))
         self.assertEqual(self.offers("tiny-knn", "clean", ""), [])
         self.assertEqual(self.offers("tiny-knn", "completion", ""), ["bash", "zsh"])

@@ -101,10 +101,11 @@ std::string BashVerb(const Verb& verb, std::string_view pattern, std::span<const
       arguments = "_tiny_knn_files \"$cur\" '*.npy'";
       break;
     case Verb::Arguments::kMatrixOrResult:
-      arguments = "_tiny_knn_files \"$cur\" '*.@(npy|pkl)'";
+      arguments = "_tiny_knn_files \"$cur\" '*.@(npy|npz|pkl)'";
       break;
     case Verb::Arguments::kResult:
-      arguments = "_tiny_knn_files \"$cur\" '*.pkl'";
+    case Verb::Arguments::kResults:
+      arguments = "_tiny_knn_files \"$cur\" '*.@(npz|pkl)'";
       break;
     case Verb::Arguments::kCommand:
       arguments = fmt::format("_tiny_knn_words \"$cur\" '{}'", VerbWords(verbs));
@@ -149,9 +150,11 @@ std::string ZshArguments(const Verb& verb, std::span<const Verb> verbs) {
     case Verb::Arguments::kMatrices:
       return "'1:queries:_files -g \"*.npy\"' '2:docs:_files -g \"*.npy\"'";
     case Verb::Arguments::kMatrixOrResult:
-      return "'1:file:_files -g \"*.(npy|pkl)\"'";
+      return "'1:file:_files -g \"*.(npy|npz|pkl)\"'";
     case Verb::Arguments::kResult:
-      return "'1:result:_files -g \"*.pkl\"'";
+      return "'1:result:_files -g \"*.(npz|pkl)\"'";
+    case Verb::Arguments::kResults:
+      return "'1:result:_files -g \"*.(npz|pkl)\"' '2:truth:_files -g \"*.(npz|pkl)\"'";
     case Verb::Arguments::kCommand:
       return fmt::format("'1:command:({})'", VerbWords(verbs));
     case Verb::Arguments::kJobs:

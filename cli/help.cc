@@ -36,6 +36,8 @@ std::span<const Verb> AllVerbs() {
       {"info", "what an .npy file or a result file holds", kInfoHelp, InfoVerb, InfoVerbFlags,
        kMatrixOrResult},
       {"show", "look at a result as a table", kShowHelp, ShowVerb, ShowVerbFlags, kResult},
+      {"eval", "how much of a true result another one has", kEvalHelp, EvalVerb, EvalVerbFlags,
+       kResults},
       {"demo", "nearest words of a few words, from bundled data", kDemoHelp, DemoVerb,
        DemoVerbFlags, kWords},
       {"completion", "words for the Tab key of bash or zsh", kCompletionHelp, CompletionVerb,

@@ -12,7 +12,7 @@
 #include "cli/text.h"
 #include "cli/verbs.h"
 #include "core/io/npy.h"
-#include "core/io/result_pickle.h"
+#include "core/io/result_file.h"
 #include "core/io/row_source.h"
 #include "core/job/one_line.h"
 #include "core/job/run_job.h"
@@ -28,7 +28,7 @@ usage: tiny-knn info FILE [--input-dtype T]
 
 Of an .npy file: shape, dtype, order, byte order, size; after reading all of it,
 the rows with NaN or infinity, the rows of zeros, and the norms of the rest. Of
-a result (.pkl): what was searched, and how.
+a result (.pkl, .npz): what was searched, and how.
 
       --input-dtype T  what raw two-byte data is, such as bfloat16
   -h, --help           this page
@@ -73,17 +73,12 @@ std::vector<uint8_t> ReadStart(const std::string& path) {
   return start;
 }
 
-// Pickles of protocol 2 and later begin with PROTO (0x80) and the protocol's number.
-bool LooksLikePickle(const std::vector<uint8_t>& start) {
-  return start.size() >= 2 && start[0] == 0x80 && start[1] >= 2 && start[1] <= 5;
-}
-
-absl::Status ResultInfo(const std::string& path, Console& console) {
-  const absl::StatusOr<ResultFile> result = ReadResultPickle(path);
+absl::Status ResultInfo(const std::string& path, bool is_zip, Console& console) {
+  const absl::StatusOr<ResultFile> result = ReadResult(path);
   if (!result.ok()) return AsBadInput(result.status());
   const ResultMetadata& data = result->metadata;
   Line("file", path, console);
-  Line("kind", "search result (pickle)", console);
+  Line("kind", is_zip ? "search result (.npz)" : "search result (pickle)", console);
   Line("size", fmt::format("{} ({} bytes)", FormatBytes(FileSize(path)), FileSize(path)), console);
   Line("queries", fmt::format("{}", data.num_queries), console);
   Line("k", fmt::format("{}", data.k), console);
@@ -176,8 +171,9 @@ absl::Status InfoVerb(const std::vector<std::string>& args, Console& console) {
     }
   }
   // Only a regular file is looked into here: opening a FIFO would wait for its writer.
-  if (IsRegularFile(texts.path) && LooksLikePickle(ReadStart(texts.path))) {
-    return ResultInfo(texts.path, console);
+  if (IsRegularFile(texts.path)) {
+    const std::vector<uint8_t> start = ReadStart(texts.path);
+    if (LooksLikeResult(start)) return ResultInfo(texts.path, start[0] == 'P', console);
   }
   return NpyInfo(texts.path, input_dtype, console);
 }

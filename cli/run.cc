@@ -37,7 +37,8 @@ what is searched
       --input-dtype T   what raw two-byte data is, such as bfloat16
 
 where it goes
-  -o, --output-path P   default: top{k}_{QUERIES}_x_{DOCS}.pkl in this folder
+  -o, --output-path P   default: top{k}_{QUERIES}_x_{DOCS}.pkl in this folder; a
+                        name that ends in .npz makes it numpy's own format
 
 how (never changes the result)
       --device D        auto (default), cpu, cuda or cuda:N

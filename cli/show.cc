@@ -18,7 +18,7 @@
 #include "cli/text.h"
 #include "cli/values.h"
 #include "cli/verbs.h"
-#include "core/io/result_pickle.h"
+#include "core/io/result_file.h"
 #include "core/job/one_line.h"
 #include "core/job/run_job.h"
 #include "fmt/format.h"
@@ -30,7 +30,7 @@ const std::string_view kShowHelp =
 
 usage: tiny-knn show RESULT [flags]
 
-For each query: rank, score, doc index and label of its best docs, and how its k
+RESULT is of run or of the original tool (.pkl), or .npz. For each query: rank, score, doc index and label of its best docs, and how its k
 scores are spread from the least to the greatest.
 
       --labels FILE        text, one label a line: line i names doc i
@@ -181,7 +181,7 @@ absl::Status Show(const ShowFlags& flags, Console& console) {
     if (!asked.ok()) return asked.status();
     top = *asked;
   }
-  const absl::StatusOr<ResultFile> result = ReadResultPickle(flags.result);
+  const absl::StatusOr<ResultFile> result = ReadResult(flags.result);
   if (!result.ok()) return AsBadInput(result.status());
   const ResultMetadata& data = result->metadata;
   top = std::min(top, data.k);

@@ -63,7 +63,8 @@ the search, as for run
       --dtype T         compute in T (default: float32)
       --exclude-self    leave out the doc with the query's own row number
       --input-dtype T   what raw two-byte data is, such as bfloat16
-  -o, --output-path P   default: top{k}_{QUERIES}_x_{DOCS}.pkl in this folder
+  -o, --output-path P   default: top{k}_{QUERIES}_x_{DOCS}.pkl in this folder; a
+                        name that ends in .npz makes it numpy's own format
       --device D        auto (default: the daemon's), cpu, cuda or cuda:N
       --cpu             the same as --device cpu
       --threads N       at most the daemon's

@@ -23,6 +23,7 @@ struct Verb {
     kMatrices,
     kMatrixOrResult,
     kResult,
+    kResults,
     kWords,
     kCommand,
     kJobs,
@@ -51,6 +52,7 @@ std::vector<std::string> ListedVerbNames();
 absl::Status RunVerb(const std::vector<std::string>& args, Console& console);
 absl::Status InfoVerb(const std::vector<std::string>& args, Console& console);
 absl::Status ShowVerb(const std::vector<std::string>& args, Console& console);
+absl::Status EvalVerb(const std::vector<std::string>& args, Console& console);
 absl::Status DemoVerb(const std::vector<std::string>& args, Console& console);
 absl::Status DaemonVerb(const std::vector<std::string>& args, Console& console);
 absl::Status SubmitVerb(const std::vector<std::string>& args, Console& console);
@@ -69,6 +71,7 @@ absl::Status VersionVerb(const std::vector<std::string>& args, Console& console)
 VerbFlags RunVerbFlags();
 VerbFlags InfoVerbFlags();
 VerbFlags ShowVerbFlags();
+VerbFlags EvalVerbFlags();
 VerbFlags DemoVerbFlags();
 VerbFlags DaemonVerbFlags();
 VerbFlags SubmitVerbFlags();
@@ -85,6 +88,7 @@ VerbFlags HelpOnlyFlags();  // of completion, help and version
 extern const std::string_view kRunHelp;
 extern const std::string_view kInfoHelp;
 extern const std::string_view kShowHelp;
+extern const std::string_view kEvalHelp;
 extern const std::string_view kDemoHelp;
 extern const std::string_view kDaemonHelp;
 extern const std::string_view kSubmitHelp;

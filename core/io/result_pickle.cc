@@ -1,16 +1,12 @@
 #include "core/io/result_pickle.h"
 
-#include <algorithm>
 #include <bit>
-#include <iterator>
 #include <limits>
-#include <map>
-#include <optional>
 #include <span>
 #include <string_view>
 
 #include "core/io/python_string.h"
-#include "fmt/format.h"
+#include "core/io/result_rows.h"
 
 namespace tiny_knn {
 namespace {
@@ -107,38 +103,10 @@ class PickleText {
   std::string text_;
 };
 
-// Bytes of an array, or nothing when they do not fit int64_t.
-std::optional<int64_t> ArrayBytes(int64_t rows, int64_t columns, int64_t item) {
-  // Room for the rest of the file too.
-  constexpr int64_t kMost = std::numeric_limits<int64_t>::max() / 4;
-  if (rows < 0 || columns < 0) return std::nullopt;
-  if (columns > 0 && rows > kMost / item / columns) return std::nullopt;
-  return rows * columns * item;
-}
-
 }  // namespace
 
 struct ResultPickleWriter::State {
-  std::unique_ptr<AtomicFile> file;
-  int64_t num_queries = 0;
-  int64_t k = 0;
-  int64_t score_size = 0;      // bytes of one score
-  int64_t indices_offset = 0;  // of row 0 in the file
-  int64_t scores_offset = 0;
-  std::map<int64_t, int64_t> written;  // disjoint ranges of rows, first -> end
-
-  void MarkWritten(int64_t first, int64_t end) {
-    auto next = written.upper_bound(first);
-    if (next != written.begin() && std::prev(next)->second >= first) {
-      --next;
-      first = next->first;
-    }
-    while (next != written.end() && next->first <= end) {
-      end = std::max(end, next->second);
-      next = written.erase(next);
-    }
-    written[first] = end;
-  }
+  ResultRows rows;
 };
 
 ResultPickleWriter::ResultPickleWriter(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -146,29 +114,16 @@ ResultPickleWriter::~ResultPickleWriter() = default;
 
 absl::StatusOr<std::unique_ptr<ResultPickleWriter>> ResultPickleWriter::Create(
     const std::string& path, const ResultMetadata& metadata, const AtomicFileOptions& options) {
-  if (metadata.score_dtype != DType::kFloat32 && metadata.score_dtype != DType::kFloat64) {
-    return absl::InvalidArgumentError(fmt::format("{}: scores are {}, expected float32 or float64",
-                                                  path, DTypeName(metadata.score_dtype)));
-  }
-  auto state = std::make_unique<State>();
-  state->num_queries = metadata.num_queries;
-  state->k = metadata.k;
-  state->score_size = ItemSize(metadata.score_dtype);
-  const auto indices_bytes = ArrayBytes(metadata.num_queries, metadata.k, 8);
-  const auto scores_bytes = ArrayBytes(metadata.num_queries, metadata.k, state->score_size);
-  if (!indices_bytes.has_value() || !scores_bytes.has_value()) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: a result of {} queries x k={} is larger than any file; use a smaller k",
-                    path, metadata.num_queries, metadata.k));
-  }
+  const absl::StatusOr<ResultSizes> sizes = SizesOf(path, metadata);
+  if (!sizes.ok()) return sizes.status();
 
   PickleText head;
   head.Op(kProto).Number(4, 1).Op(kEmptyDict).Op(kMark).Str("indices");
-  head.BeginArray(metadata.num_queries, metadata.k, "i8", *indices_bytes);
+  head.BeginArray(metadata.num_queries, metadata.k, "i8", sizes->indices_bytes);
   PickleText middle;
   middle.EndArray().Str("scores");
   middle.BeginArray(metadata.num_queries, metadata.k,
-                    metadata.score_dtype == DType::kFloat32 ? "f4" : "f8", *scores_bytes);
+                    metadata.score_dtype == DType::kFloat32 ? "f4" : "f8", sizes->scores_bytes);
   PickleText tail;
   tail.EndArray();
   tail.Str("queries_path").Str(metadata.queries_path);
@@ -181,52 +136,26 @@ absl::StatusOr<std::unique_ptr<ResultPickleWriter>> ResultPickleWriter::Create(
   tail.Str("tiny_knn_version").Str(metadata.tiny_knn_version);
   tail.Op(kSetItems).Op(kStop);
 
+  const int64_t middle_offset = head.size() + sizes->indices_bytes;
+  const int64_t scores_offset = middle_offset + middle.size();
+  const int64_t tail_offset = scores_offset + sizes->scores_bytes;
   absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::Create(path, options);
   if (!file.ok()) return file.status();
-  state->file = *std::move(file);
-  state->indices_offset = head.size();
-  const int64_t middle_offset = state->indices_offset + *indices_bytes;
-  state->scores_offset = middle_offset + middle.size();
-  const int64_t tail_offset = state->scores_offset + *scores_bytes;
-  absl::Status status = state->file->Reserve(tail_offset + tail.size());
-  if (status.ok()) status = state->file->WriteAt(0, head.bytes());
-  if (status.ok()) status = state->file->WriteAt(middle_offset, middle.bytes());
-  if (status.ok()) status = state->file->WriteAt(tail_offset, tail.bytes());
+  absl::Status status = (*file)->Reserve(tail_offset + tail.size());
+  if (status.ok()) status = (*file)->WriteAt(0, head.bytes());
+  if (status.ok()) status = (*file)->WriteAt(middle_offset, middle.bytes());
+  if (status.ok()) status = (*file)->WriteAt(tail_offset, tail.bytes());
   if (!status.ok()) return status;
+  auto state = std::make_unique<State>(
+      State{ResultRows(*std::move(file), metadata, head.size(), scores_offset)});
   return std::unique_ptr<ResultPickleWriter>(new ResultPickleWriter(std::move(state)));
 }
 
 absl::Status ResultPickleWriter::WriteRows(int64_t first_query, int64_t num_queries,
                                            const int64_t* indices, const void* scores) {
-  State& s = *state_;
-  if (first_query < 0 || num_queries < 0 || first_query > s.num_queries - num_queries) {
-    return absl::InternalError(fmt::format("{}: rows [{}, {}+{}) written of {}",
-                                           s.file->target_path(), first_query, first_query,
-                                           num_queries, s.num_queries));
-  }
-  const int64_t first = first_query * s.k;
-  const auto count = static_cast<size_t>(num_queries * s.k);
-  const auto score_bytes = count * static_cast<size_t>(s.score_size);
-  absl::Status status =
-      s.file->WriteAt(s.indices_offset + first * 8, std::as_bytes(std::span(indices, count)));
-  if (status.ok()) {
-    status = s.file->WriteAt(s.scores_offset + first * s.score_size,
-                             {static_cast<const std::byte*>(scores), score_bytes});
-  }
-  if (status.ok() && num_queries > 0) s.MarkWritten(first_query, first_query + num_queries);
-  return status;
+  return state_->rows.Write(first_query, num_queries, indices, scores);
 }
 
-absl::Status ResultPickleWriter::Commit() {
-  const State& s = *state_;
-  const bool complete =
-      s.num_queries == 0 || (s.written.size() == 1 && s.written.begin()->first == 0 &&
-                             s.written.begin()->second == s.num_queries);
-  if (!complete) {
-    return absl::FailedPreconditionError(
-        fmt::format("{}: committed before every row was written", s.file->target_path()));
-  }
-  return s.file->Commit();
-}
+absl::Status ResultPickleWriter::Commit() { return state_->rows.Commit(); }
 
 }  // namespace tiny_knn

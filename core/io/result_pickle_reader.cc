@@ -1,16 +1,12 @@
-#include <algorithm>
 #include <bit>
-#include <cstring>
-#include <new>
 #include <span>
 #include <string_view>
 
-#include "core/io/file_util.h"
-#include "core/io/mapped_file.h"
 #include "core/io/pickle_machine.h"
 #include "core/io/pickle_value.h"
 #include "core/io/python_string.h"
 #include "core/io/result_pickle.h"
+#include "core/io/result_rows.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -106,47 +102,8 @@ absl::Status ReadArrays(const ResultDict& dict, ResultFile& result) {
   }
   result.metadata.num_queries = (*indices)->shape[0];
   result.metadata.k = (*indices)->shape[1];
-  const std::string_view index_data = (*indices)->text;
-  result.indices.resize(index_data.size() / sizeof(int64_t));
-  if (!index_data.empty()) {
-    std::memcpy(result.indices.data(), index_data.data(), index_data.size());
-  }
-  const std::string_view data = (*scores)->text;
-  if (score_code == "f8") {
-    result.metadata.score_dtype = DType::kFloat64;
-    result.scores.resize(data.size() / sizeof(double));
-    if (!data.empty()) std::memcpy(result.scores.data(), data.data(), data.size());
-    return absl::OkStatus();
-  }
-  result.metadata.score_dtype = DType::kFloat32;
-  result.scores.resize(data.size() / sizeof(float));
-  for (size_t i = 0; i < result.scores.size(); ++i) {
-    float score;
-    std::memcpy(&score, data.data() + i * sizeof(float), sizeof(float));
-    result.scores[i] = score;
-  }
+  FillArrays((*indices)->text, (*scores)->text, score_code == "f8", result);
   return absl::OkStatus();
-}
-
-// The file's bytes: mapped, or read into `storage` where it cannot be mapped.
-absl::StatusOr<std::span<const uint8_t>> FileBytes(const OpenedFile& file, const std::string& path,
-                                                   std::unique_ptr<MappedFile>& mapping,
-                                                   std::vector<std::byte>& storage) {
-  std::span<const std::byte> bytes;
-  if (file.stat.st_size > 0) {
-    absl::StatusOr<std::unique_ptr<MappedFile>> mapped =
-        MappedFile::Map(file.fd.get(), file.stat.st_size, path);
-    if (mapped.ok()) {
-      mapping = *std::move(mapped);
-      bytes = mapping->bytes();
-    } else {
-      storage.resize(static_cast<size_t>(file.stat.st_size));
-      absl::StatusOr<int64_t> got = ReadAt(file.fd.get(), 0, storage, path);
-      if (!got.ok()) return got.status();
-      bytes = std::span(storage).first(static_cast<size_t>(*got));
-    }
-  }
-  return std::span(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
 }
 
 }  // namespace
@@ -171,28 +128,6 @@ absl::StatusOr<ResultFile> ParseResultPickle(std::span<const uint8_t> bytes) {
     if (!status.ok()) return status;
   }
   return result;
-}
-
-absl::StatusOr<ResultFile> ReadResultPickle(const std::string& path) {
-  absl::StatusOr<OpenedFile> file = OpenRegularFile(path, "a result of tiny-knn run (.pkl)");
-  if (!file.ok()) return file.status();
-  try {
-    std::unique_ptr<MappedFile> mapping;
-    std::vector<std::byte> storage;
-    absl::StatusOr<std::span<const uint8_t>> bytes = FileBytes(*file, path, mapping, storage);
-    if (!bytes.ok()) return bytes.status();
-    absl::StatusOr<ResultFile> result = ParseResultPickle(*bytes);
-    if (mapping != nullptr && mapping->damaged()) {
-      return absl::DataLossError(fmt::format("{}: was truncated while it was read", path));
-    }
-    if (!result.ok()) {
-      return absl::Status(result.status().code(),
-                          fmt::format("{}: {}", path, std::string(result.status().message())));
-    }
-    return result;
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(fmt::format("{}: no memory to read it", path));
-  }
 }
 
 }  // namespace tiny_knn

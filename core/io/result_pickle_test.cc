@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "core/io/pickle_machine.h"
+#include "core/io/result_file.h"
 #include "core/matrix/dtype.h"
 #include "fmt/format.h"
 #include "gtest/gtest.h"
@@ -61,7 +62,7 @@ TEST(ResultPickleTest, WhatIsWrittenInAnyOrderIsReadBack) {
   ASSERT_TRUE((*writer)->WriteRows(2, 1, indices.data() + 4, scores.data() + 4).ok());
   ASSERT_TRUE((*writer)->WriteRows(0, 2, indices.data(), scores.data()).ok());
   ASSERT_TRUE((*writer)->Commit().ok());
-  const auto result = ReadResultPickle(TestPath());
+  const auto result = ReadResult(TestPath());
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->indices, indices);
   ASSERT_EQ(result->scores.size(), scores.size());
@@ -144,12 +145,12 @@ TEST(ResultPickleTest, ResultsBeyondAnyFileAreRefused) {
 // --- the reader
 
 TEST(ResultPickleReaderTest, FilesThatAreNoPickleAreRefusedByName) {
-  EXPECT_EQ(ReadResultPickle("/dev/null").status().code(), absl::StatusCode::kInvalidArgument);
-  const absl::Status missing = ReadResultPickle(TestPath()).status();
+  EXPECT_EQ(ReadResult("/dev/null").status().code(), absl::StatusCode::kInvalidArgument);
+  const absl::Status missing = ReadResult(TestPath()).status();
   EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(std::string(missing.message()),
             TestPath() +
-                ": cannot open, expected a result of tiny-knn run (.pkl): No such file or "
+                ": cannot open, expected a result of tiny-knn run (.pkl, .npz): No such file or "
                 "directory");
   EXPECT_EQ(Refusal(""), "is not a pickle of protocol 2 or later");
   EXPECT_EQ(Refusal("}."), "is not a pickle of protocol 2 or later");

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/io/result_file.h"
 #include "core/io/result_pickle.h"
 #include "fmt/core.h"
 
@@ -60,7 +61,7 @@ int Write(char** argv) {
 }
 
 int Read(const char* path) {
-  const absl::StatusOr<ResultFile> result = ReadResultPickle(path);
+  const absl::StatusOr<ResultFile> result = ReadResult(path);
   if (!result.ok()) return Fail(result.status());
   const ResultMetadata& m = result->metadata;
   fmt::print("{} {} {} {}|{}|{} {} {} {} {}\n", m.num_queries, m.k, DTypeName(m.score_dtype),

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/io/result_pickle.h"
+#include "core/io/result_file.h"
 #include "core/job/job_paths.h"
 #include "core/job/verify.h"
 #include "core/job/version.h"
@@ -91,7 +91,7 @@ absl::Status CheckOutputIsNoInput(const JobSpec& spec, const std::string& output
 // Writes finished rows, and keeps a copy of those that will be verified.
 class ResultSink : public TopKSink {
  public:
-  ResultSink(ResultPickleWriter& writer, std::vector<int64_t> keep)
+  ResultSink(ResultWriter& writer, std::vector<int64_t> keep)
       : writer_(writer), keep_(std::move(keep)) {}
 
   absl::Status Take(int64_t first_query, const TopKView& results) override {
@@ -124,7 +124,7 @@ class ResultSink : public TopKSink {
   double seconds() const { return seconds_; }
 
  private:
-  ResultPickleWriter& writer_;
+  ResultWriter& writer_;
   const std::vector<int64_t> keep_;  // ascending
   std::map<int64_t, Row> rows_;
   double seconds_ = 0;
@@ -220,8 +220,8 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
   metadata.tiny_knn_version = std::string(kTinyKnnVersion);
   // Before the search: a folder that cannot be written and a disk that is full are found now.
   const Clock::time_point create_start = Clock::now();
-  absl::StatusOr<std::unique_ptr<ResultPickleWriter>> writer =
-      ResultPickleWriter::Create(job.output_path, metadata, {options.temporary_tag});
+  absl::StatusOr<std::unique_ptr<ResultWriter>> writer =
+      CreateResultWriter(job.output_path, metadata, {options.temporary_tag});
   if (!writer.ok()) return writer.status();
   const double create_seconds = SecondsSince(create_start);
 

@@ -9,7 +9,7 @@
 #include <numeric>
 #include <vector>
 
-#include "core/io/result_pickle.h"
+#include "core/io/result_file.h"
 #include "core/job/job_paths.h"
 #include "core/job/verify.h"
 #include "core/search/reference_search.h"
@@ -109,7 +109,7 @@ TEST_F(RunJobTest, WritesTheResultAndItsMetadata) {
   spec_.batch_size = 2;
   const absl::StatusOr<JobResult> result = Run();
   ASSERT_TRUE(result.ok()) << result.status();
-  const absl::StatusOr<ResultFile> file = ReadResultPickle(spec_.output_path);
+  const absl::StatusOr<ResultFile> file = ReadResult(spec_.output_path);
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_THAT(file->indices, ElementsAre(2, 0, 2, 1, 2, 1));
   EXPECT_THAT(file->scores, ElementsAre(7, 5, 7, 6, 14, 6));
@@ -127,7 +127,7 @@ TEST_F(RunJobTest, WritesTheResultAndItsMetadata) {
 
 TEST_F(RunJobTest, BatchSizeIsRecordedAs512WhenNoneWasAsked) {
   ASSERT_TRUE(Run().ok());
-  EXPECT_EQ(ReadResultPickle(spec_.output_path)->metadata.batch_size, 512);
+  EXPECT_EQ(ReadResult(spec_.output_path)->metadata.batch_size, 512);
 }
 
 TEST_F(RunJobTest, DefaultsAreKOfAllDocsAndANameFromBothStems) {
@@ -281,7 +281,7 @@ TEST_F(RunJobTest, RelativePathsStartAtTheWorkingFolder) {
   EXPECT_EQ(job->output_path, (folder_ / "sub/out.pkl").string());
   const absl::StatusOr<JobResult> result = RunJob(spec_, *job, engine_, {});
   ASSERT_TRUE(result.ok()) << result.status();
-  const absl::StatusOr<ResultFile> file = ReadResultPickle(job->output_path);
+  const absl::StatusOr<ResultFile> file = ReadResult(job->output_path);
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->metadata.queries_path, "q.npy") << "as typed";
   EXPECT_EQ(file->metadata.docs_path, "./d.npy");

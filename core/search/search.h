@@ -20,10 +20,11 @@
 // 5. k. 1 <= k <= D, or D - 1 with exclude_self, which removes the doc whose index equals the
 //    query's index before ranking. There is no other ceiling.
 //
-// This is the language that all who search speak. To search, call SearchRows (core/job/search_rows.h:
-// rows of any source, results in memory), Corpus::Search (core/job/corpus.h: the same docs again and
-// again) or RunJob (core/job/run_job.h: files in, a result file out). They stand with the job, not
-// here, since they know what the machine allows and this room does not.
+// This is the language that all who search speak. To search, call SearchRows
+// (core/job/search_rows.h: rows of any source, results in memory), Corpus::Search
+// (core/job/corpus.h: the same docs again and again) or RunJob (core/job/run_job.h: files in, a
+// result file out). They stand with the job, not here, since they know what the machine allows and
+// this room does not.
 #pragma once
 
 #include <cstdint>
