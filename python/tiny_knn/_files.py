@@ -43,7 +43,7 @@ def compute_topk(
     batch_size: most queries per pass over the docs; None is as many as fit. The result records it, or 512.
     force_cpu: the same as device="cpu".
     out_path: where the result goes; None is top{k}_{queries}_x_{docs}.pkl in the working folder, the files' names without
-        folder and suffix.
+        folder and suffix. A name that ends in .npz makes it numpy's own format, any other a pickle.
     verify: so many queries are searched again in exact arithmetic and compared before the result is written.
     metric, exclude_self, input_dtype, device, threads, memory_limit, gpu_memory, progress: as of exact_search.
 
@@ -103,7 +103,7 @@ def load_result(path: Path) -> dict[str, Any]:
 
     >>> import numpy as np
     >>> np.save("d.npy", np.eye(3, dtype=np.float32))
-    >>> result = load_result(compute_topk("d.npy", "d.npy", k=1, metric="cosine", out_path="nearest.pkl"))
+    >>> result = load_result(compute_topk("d.npy", "d.npy", k=1, metric="cosine", out_path="nearest.npz"))
     >>> result["indices"].ravel().tolist(), result["metric"], result["docs_path"]
     ([0, 1, 2], 'cosine', 'd.npy')
     """

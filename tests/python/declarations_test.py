@@ -80,7 +80,7 @@ class Declarations(unittest.TestCase):
 class Examples(PythonTest):
     def test_every_example_does_what_it_shows(self):
         run = 0
-        for path in sorted((ROOT / "python/tiny_knn").glob("_*.py")):
+        for path in sorted(pathlib.Path(_capi.__file__).parent.glob("_*.py")):
             if path.name == "__main__.py":
                 continue
             module = importlib.import_module("tiny_knn" if path.name == "__init__.py" else f"tiny_knn.{path.stem}")
@@ -88,7 +88,7 @@ class Examples(PythonTest):
             self.assertEqual(results.failed, 0, path.name)
             run += results.attempted
         self.assertGreater(run, 8)
-        self.assertTrue(pathlib.Path(ROOT / "python/tiny_knn/py.typed").exists())
+        self.assertTrue(pathlib.Path(_capi.__file__).with_name("py.typed").exists())
 
 
 if __name__ == "__main__":

@@ -9,9 +9,14 @@ import tempfile
 import unittest
 
 ROOT = pathlib.Path.cwd()
-PACKAGE = ROOT / "python"
-PROGRAM = ROOT / "cli" / "tiny-knn"
-sys.path.insert(0, str(PACKAGE))
+PACKAGE = ROOT / "python"  # where Bazel puts it; tools/wheel_test runs these with an installed one
+if (PACKAGE / "tiny_knn").exists():
+    PROGRAM = ROOT / "cli" / "tiny-knn"
+    SEARCH_PATH = str(PACKAGE)
+    sys.path.insert(0, SEARCH_PATH)
+else:
+    PROGRAM = pathlib.Path(sys.executable).with_name("tiny-knn")
+    SEARCH_PATH = ""
 
 import numpy as np  # noqa: E402
 import tiny_knn  # noqa: E402
@@ -46,7 +51,7 @@ class PythonTest(unittest.TestCase):
 
     def start_python(self, code, **kwargs):
         """Another interpreter of this kind that runs `code`, with the package on its path."""
-        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONPATH": SEARCH_PATH, "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen([sys.executable, "-c", code], cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True, **kwargs)
 
     def run_python(self, code):

@@ -2,14 +2,16 @@
 
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
 import unittest
 
 import numpy as np
-from python_harness import PACKAGE, PythonTest, random_rows
+from python_harness import SEARCH_PATH, PythonTest, random_rows
 
 import tiny_knn
 from tiny_knn import exact_search
@@ -214,12 +216,9 @@ class Numpy2(unittest.TestCase):
             "np.save('a.npy', a); p = tiny_knn.compute_topk('a.npy', 'a.npy', 2, metric='l2');"
             "assert (tiny_knn.load_result(p)['indices'] == r.indices).all(); print(np.__version__)"
         )
-        import subprocess
-        import tempfile
-
         with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR")) as folder:
             done = subprocess.run(
-                [python, "-W", "error", "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(PACKAGE)}, stdout=subprocess.PIPE, text=True, check=True
+                [python, "-W", "error", "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": SEARCH_PATH}, stdout=subprocess.PIPE, text=True, check=True
             )
         self.assertTrue(done.stdout.startswith("2."), done.stdout)
         self.assertTrue(tiny_knn.__version__)
