@@ -32,6 +32,8 @@
 #ifndef TINY_KNN_H_
 #define TINY_KNN_H_
 
+/* C has no other words: NOLINTBEGIN(modernize-*) */
+
 #include <stdint.h>
 
 #if defined(__GNUC__)
@@ -275,5 +277,7 @@ TKNN_API int64_t tknn_result_batch_size(const tknn_result* result);
 #ifdef __cplusplus
 } /* extern "C" */
 #endif
+
+/* NOLINTEND(modernize-*) */
 
 #endif /* TINY_KNN_H_ */

@@ -41,12 +41,11 @@ class NpzReader {
 
   // Null where there is none; the last one of a name counts, as in Python.
   const StoredZipEntry* Find(std::string_view name) const {
-    for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
-      const bool fits = entry->name.size() == name.size() + kSuffix.size() &&
-                        entry->name.starts_with(name) && entry->name.ends_with(kSuffix);
-      if (fits) return &*entry;
-    }
-    return nullptr;
+    const auto last = std::find_if(entries_.rbegin(), entries_.rend(), [&](const auto& entry) {
+      return entry.name.size() == name.size() + kSuffix.size() && entry.name.starts_with(name) &&
+             entry.name.ends_with(kSuffix);
+    });
+    return last == entries_.rend() ? nullptr : &*last;
   }
 
   absl::Status Text(std::string_view name, std::string& out) const {

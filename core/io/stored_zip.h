@@ -31,9 +31,9 @@ class StoredZipLayout {
   // Of the whole file.
   int64_t total_bytes() const;
 
-  // An entry's header, and the directory with the file's last record. `crc32` is of the entry's
-  // bytes, `crc32s` of all entries'.
-  std::string Header(size_t entry, uint32_t crc32) const;
+  // The header of an entry by its number, and the directory with the file's last record. `crc32` is
+  // of the entry's bytes, `crc32s` of all entries'.
+  std::string Header(size_t number, uint32_t crc32) const;
   std::string Directory(std::span<const uint32_t> crc32s) const;
 
  private:
@@ -57,6 +57,6 @@ struct StoredZipEntry {
 // The entries of a zip, in the order of its directory. InvalidArgument, in one line, for what is no
 // zip, is damaged, or has entries that are compressed or encrypted. Never reads outside `zip`; work
 // is linear in its size.
-absl::StatusOr<std::vector<StoredZipEntry>> ReadStoredZip(std::span<const uint8_t> zip);
+absl::StatusOr<std::vector<StoredZipEntry>> ReadStoredZip(std::span<const uint8_t> bytes);
 
 }  // namespace tiny_knn

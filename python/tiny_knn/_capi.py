@@ -10,6 +10,7 @@ import errno
 import os
 import re
 from ctypes import POINTER, Structure, c_char_p, c_int32, c_int64, c_void_p
+from typing import Optional
 
 from ._installed import beside_package, of_distribution
 
@@ -196,7 +197,7 @@ def check(status: int) -> None:
 class Handle:
     """An object of the library, given back when it is closed or forgotten."""
 
-    _as_parameter_ = None  # nothing to give back where making it failed
+    _as_parameter_: Optional[c_void_p] = None  # nothing to give back where making it failed
 
     def __init__(self, kind: str, *arguments):
         """`kind` names the function that makes it; its last parameter is `out`."""

@@ -93,7 +93,7 @@ def _search(function, objects, queries: Rows, num_docs: int, params: _capi.Searc
 
     _calls.run(call, progress)
     found = TopK(indices, scores)
-    found.report = {name: getattr(report, name) for name, _ in report._fields_ if name != "reserved"}
+    found.report = {field[0]: getattr(report, field[0]) for field in report._fields_ if field[0] != "reserved"}
     return found
 
 
@@ -242,7 +242,7 @@ class Corpus:
             self._closed = True
             self._corpus.close()
             self._engine.close()
-            self._docs._array = None
+            self._docs.forget_array()
 
     def __enter__(self) -> Corpus:
         return self
