@@ -1,6 +1,7 @@
 // The exact top k that rescored docs make.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
