@@ -109,8 +109,7 @@ bool DeviceMemory::Free(uint64_t address) {
   const uint64_t offset = address - space_.global;
   // So that its bytes are uninitialised for whom they are given next.
   Clear(data_ + offset, found->second);
-  Clear(writers_ + offset, found->second * sizeof(uint32_t));
-  Clear(readers_ + offset, found->second * sizeof(uint32_t));
+  Forget(address, found->second);
   allocations_.erase(found);
   last_begin_ = 1;
   last_end_ = 0;
@@ -267,6 +266,11 @@ std::byte* DeviceMemory::Update(const Actor& actor, uint64_t address, uint64_t b
   NoteRead(actor, address, bytes, Strength::kStrong, false);
   NoteWrite(actor, address, bytes, Strength::kStrong);
   return At(address);
+}
+
+void DeviceMemory::Forget(uint64_t address, uint64_t bytes) {
+  Clear(writers_ + (address - space_.global), bytes * sizeof(uint32_t));
+  Clear(readers_ + (address - space_.global), bytes * sizeof(uint32_t));
 }
 
 void DeviceMemory::Copy(const Actor& actor, uint64_t to, uint64_t from, uint64_t bytes) {

@@ -67,6 +67,8 @@ class DeviceMemory {
   std::byte* Write(const Actor& actor, uint64_t address, uint64_t bytes, uint64_t element,
                    Strength strength);
   std::byte* Update(const Actor& actor, uint64_t address, uint64_t bytes);  // an atomic
+  // Makes the bytes of an allocation uninitialised again, as nobody's.
+  void Forget(uint64_t address, uint64_t bytes);
   // Copies device to device; what is uninitialised stays so.
   void Copy(const Actor& actor, uint64_t to, uint64_t from, uint64_t bytes);
   // As Read, but for bytes that may be uninitialised: [i] of the answer says which are written.

@@ -23,6 +23,7 @@ bool IsGlobal(const PtxVariable& variable) {
 }
 
 void WriteInitial(const PtxVariable& variable, uint64_t address, DeviceMemory& memory) {
+  memory.Forget(address, variable.bytes);
   std::byte* bytes = memory.Write(kInitialActor, address, variable.bytes, 1, Strength::kWeak);
   std::memset(bytes, 0, variable.bytes);
   const size_t given = std::min<size_t>(variable.initial.size(), variable.bytes);

@@ -46,23 +46,26 @@ void SharedMemory::SetLayout(std::vector<std::pair<uint32_t, uint32_t>> variable
   readers_.resize(bytes);
 }
 
-void SharedMemory::CheckRange(uint64_t address, uint32_t bytes) {
+void SharedMemory::CheckRange(uint32_t thread, uint64_t address, uint32_t bytes) {
+  const int lane = static_cast<int>(thread % 32);
   if (address < last_begin_ || address + bytes > last_end_) {
     const auto found =
         std::find_if(variables_.begin(), variables_.end(), [&](const auto& variable) {
           return address >= variable.first && address < variable.first + variable.second;
         });
     if (found == variables_.end()) {
-      throw Fault{ViolationKind::kOutOfBounds, "is outside every shared variable", address};
+      throw Fault{ViolationKind::kOutOfBounds, "is outside every shared variable", address, lane};
     }
     last_begin_ = found->first;
     last_end_ = found->first + found->second;
     if (address + bytes > last_end_) {
-      throw Fault{ViolationKind::kOutOfBounds, "is beyond the end of a shared variable", last_end_};
+      throw Fault{ViolationKind::kOutOfBounds, "is beyond the end of a shared variable", last_end_,
+                  lane};
     }
   }
   if (address % bytes != 0) {
-    throw Fault{ViolationKind::kMisaligned, fmt::format("is not aligned to {}", bytes), address};
+    throw Fault{ViolationKind::kMisaligned, fmt::format("is not aligned to {}", bytes), address,
+                lane};
   }
 }
 
@@ -89,7 +92,7 @@ void SharedMemory::Race(const Access& before, uint64_t address, uint32_t thread,
 
 const std::byte* SharedMemory::Read(uint32_t thread, uint64_t address, uint32_t bytes,
                                     Strength strength) {
-  CheckRange(address, bytes);
+  CheckRange(thread, address, bytes);
   const bool strong = strength == Strength::kStrong;
   const Access own{order_.epoch(), order_.Clock(thread), static_cast<uint16_t>(thread), strong};
   for (uint64_t i = address; i < address + bytes; ++i) {
@@ -118,7 +121,7 @@ const std::byte* SharedMemory::Read(uint32_t thread, uint64_t address, uint32_t 
 
 std::byte* SharedMemory::Write(uint32_t thread, uint64_t address, uint32_t bytes, Strength strength,
                                const void* value, uint64_t instruction) {
-  CheckRange(address, bytes);
+  CheckRange(thread, address, bytes);
   const Access own{order_.epoch(), order_.Clock(thread), static_cast<uint16_t>(thread),
                    strength == Strength::kStrong};
   for (uint64_t i = address; i < address + bytes; ++i) {

@@ -70,7 +70,7 @@ class SharedMemory {
     bool strong = false;
     bool several = false;  // readers; `clock` is then the warp's meetings, kManyWarps if of several
   };
-  void CheckRange(uint64_t address, uint32_t bytes);
+  void CheckRange(uint32_t thread, uint64_t address, uint32_t bytes);
   bool Races(const Access& before, uint32_t thread, Strength strength) const;
   [[noreturn]] void Race(const Access& before, uint64_t address, uint32_t thread, bool it_wrote,
                          bool writes) const;
