@@ -110,7 +110,7 @@ void BlockRunner::Begin(const Extent& index, const Actor& actor) {
   block_.actor = actor;
   exited_threads_ = 0;
   for (BlockState::Reduction& reduction : block_.reductions) reduction = {};
-  shared_.order().BeginBlock(threads_);
+  shared_.BeginBlock(threads_);
   for (WarpState& state : warps_) {
     state.exited = 0;
     state.groups.assign(1, {.lanes = state.warp.existing});

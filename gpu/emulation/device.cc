@@ -64,7 +64,7 @@ Device& Device::Get() {
   return device;
 }
 
-Device::Device() : streams(std::make_unique<Streams>(0, 2)) {
+Device::Device() : streams(std::make_unique<Streams>(0)) {
   reserved_begin = memory.space().global;
   reserved_end = memory.space().param + AddressSpace::kWindowBytes;
   struct sigaction action = {};
@@ -75,8 +75,7 @@ Device::Device() : streams(std::make_unique<Streams>(0, 2)) {
 
 void Device::Configure(const EmulatedGpuOptions& new_options) {
   streams->FinishAll();
-  const uint32_t next_actor = streams->next_actor();
-  streams = std::make_unique<Streams>(new_options.seed, next_actor);
+  streams = std::make_unique<Streams>(new_options.seed);
   host.FreeAll();
   for (const uint64_t address : memory.Allocations()) {
     if (!modules.IsVariable(address)) memory.Free(address);

@@ -36,6 +36,16 @@ void BlockOrder::WarpBarrier(uint32_t warp, uint32_t lanes) {
   }
 }
 
+void SharedMemory::BeginBlock(uint32_t threads) {
+  constexpr uint32_t kManyEpochs = 0xc0000000;
+  if (order_.epoch() > kManyEpochs) {
+    std::fill(writers_.begin(), writers_.end(), Access{});
+    std::fill(readers_.begin(), readers_.end(), Access{});
+    order_.Restart();
+  }
+  order_.BeginBlock(threads);
+}
+
 void SharedMemory::SetLayout(std::vector<std::pair<uint32_t, uint32_t>> variables, uint32_t bytes) {
   variables_ = std::move(variables);
   last_begin_ = 1;

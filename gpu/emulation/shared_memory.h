@@ -16,8 +16,9 @@ namespace tiny_knn::emulation {
 // memory.
 class BlockOrder {
  public:
-  // A block of `threads` begins. Epochs of all blocks differ.
+  // A block of `threads` begins. Epochs of all blocks differ, until Restart.
   void BeginBlock(uint32_t threads);
+  void Restart() { epoch_ = 0; }
   void BlockBarrier() { ++epoch_; }
   // The lanes `lanes` of warp `warp` have met at a bar.warp.sync.
   void WarpBarrier(uint32_t warp, uint32_t lanes);
@@ -50,7 +51,8 @@ class SharedMemory {
  public:
   // The variables: beginning and bytes, ascending, not adjoining; `bytes` is the end of the last.
   void SetLayout(std::vector<std::pair<uint32_t, uint32_t>> variables, uint32_t bytes);
-  // Whatever an earlier block left is uninitialised.
+  // A block begins: whatever an earlier one left is uninitialised.
+  void BeginBlock(uint32_t threads);
   BlockOrder& order() { return order_; }
 
   // Pointer to bytes [address, address + bytes) after the checks. Throw Fault.

@@ -1,12 +1,13 @@
 #include "gpu/emulation/streams.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <utility>
 
 namespace tiny_knn::emulation {
 
-Streams::Streams(uint64_t seed, uint32_t first_actor)
-    : random_(seed), lazy_(seed == 0), next_actor_(first_actor) {
+Streams::Streams(uint64_t seed) : random_(seed), lazy_(seed == 0) {
   constexpr uint64_t kEarly[] = {0, 10, 50, 100};
   if (!lazy_) early_percent_ = kEarly[random_() % 4];
   queues_.resize(1);
@@ -112,6 +113,10 @@ void Streams::DoFirst(uint32_t stream) {
     }
   }
   const uint32_t first_actor = next_actor_;
+  if (work.actors > kLastActor - next_actor_) {
+    std::fputs("gpu emulation: too many blocks for one EmulatedGpu; take a fresh one\n", stderr);
+    std::abort();
+  }
   next_actor_ += work.actors;
   queues_[stream].history.push_back({work.sequence, first_actor, next_actor_, work.clock});
   work.run({.first_actor = first_actor, .unordered = &unordered});

@@ -20,6 +20,11 @@ struct WorkId {
   uint64_t sequence = 0;
 };
 
+// Actors are numbered from here on, by 31 bits; those before are of what is there from the
+// beginning.
+constexpr uint32_t kFirstActor = 2;
+constexpr uint32_t kLastActor = 0x7fffffff;
+
 // What a work is told when it is done.
 struct WorkContext {
   uint32_t first_actor = 0;
@@ -32,9 +37,8 @@ struct WorkContext {
 class Streams {
  public:
   // seed 0: nothing is done before somebody waits for it. Other seeds also do work early, some
-  // more, some less, and take streams in different orders. Actors are numbered from `first_actor`
-  // on.
-  Streams(uint64_t seed, uint32_t first_actor);
+  // more, some less, and take streams in different orders.
+  explicit Streams(uint64_t seed);
 
   uint32_t Create(bool non_blocking);
   // Its work is still done. The number may be given out again then.
@@ -58,7 +62,6 @@ class Streams {
   // A poll (cudaEventQuery): whether the work is done, which a GPU may answer late. Ends in true.
   bool Poll(WorkId work);
   uint64_t NextRandom() { return random_(); }
-  uint32_t next_actor() const { return next_actor_; }
   size_t live() const;  // streams, besides the default one
 
  private:
@@ -95,7 +98,7 @@ class Streams {
   std::mt19937_64 random_;
   uint64_t early_percent_ = 0;
   bool lazy_ = true;
-  uint32_t next_actor_;
+  uint32_t next_actor_ = kFirstActor;
   uint32_t polls_ = 0;
 };
 
