@@ -1,6 +1,6 @@
 // The screen's interval holds G of every pair, with sums as badly rounded as the emulated GPU
-// knows: what the filter compares, rebuilt from the numbers that the kernels make. Prints the
-// largest error found, as a share of the bound.
+// knows, or as the machine's own does it (tools/gpu_check): what the filter compares, rebuilt from
+// the numbers that the kernels make. Prints the largest error found, as a share of the bound.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,10 +14,10 @@
 #include "core/matrix/convert.h"
 #include "gpu/device_context.h"
 #include "gpu/device_docs.h"
-#include "gpu/emulation/emulation.h"
 #include "gpu/prepare_kernels.h"
 #include "gpu/query_bounds.h"
 #include "tests/conformance/generator.h"
+#include "tests/cuda/case_device.h"
 
 namespace tiny_knn {
 namespace {
@@ -82,7 +82,7 @@ double LargestShare(const Subject& subject, Metric metric, std::string_view scen
                     uint64_t seed) {
   constexpr int64_t kQueries = 4;
   constexpr int64_t kDocs = 48;
-  const emulation::EmulatedGpu gpu({.seed = seed});
+  const auto device = conformance::MakeCaseDevice(seed);
   const auto context = DeviceContext::Open(0);
   EXPECT_TRUE(context.ok());
   conformance::Problem problem{.num_queries = kQueries,
