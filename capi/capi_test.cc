@@ -386,6 +386,7 @@ TEST(CapiTest, AForkedChildSearchesWithWhatItHas) {
   EXPECT_TRUE(search());
 }
 
+// Points into its arguments.
 tknn_job_params JobOf(const std::string& queries, const std::string& docs,
                       const std::string& output) {
   tknn_job_params params = {};
@@ -441,7 +442,8 @@ TEST(CapiTest, FilesThatCannotBeUsedAreErrorsThatSayWhatTheyAre) {
   EXPECT_EQ(tknn_job_run(&params, nullptr, &job), TKNN_INVALID_ARGUMENT);
   EXPECT_THAT(tknn_last_error(), HasSubstr("bad.npy"));
   EXPECT_EQ(tknn_last_errno(), 0);
-  params = JobOf(q, q, "/nowhere/o.pkl");
+  const std::string nowhere = "/nowhere/o.pkl";  // the parameters point into it
+  params = JobOf(q, q, nowhere);
   EXPECT_EQ(tknn_job_run(&params, nullptr, &job), TKNN_NOT_FOUND);
   EXPECT_EQ(tknn_last_errno(), ENOENT);
   params = JobOf(q, q, q);

@@ -31,7 +31,10 @@ int main(void) {
   tknn_search_params params;
   int failed = 1, query, rank, i;
 
-  for (i = 0; i < kDocs * kDim; ++i) docs[i] = (float)(i / kDim);
+  for (i = 0; i < kDocs * kDim; ++i) {
+    const int row = i / kDim;
+    docs[i] = (float)row;
+  }
   memset(&params, 0, sizeof(params));
   params.k = kNearest;
   params.metric = TKNN_METRIC_L2;
