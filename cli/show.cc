@@ -30,8 +30,9 @@ const std::string_view kShowHelp =
 
 usage: tiny-knn show RESULT [flags]
 
-RESULT is of run or of the original tool (.pkl), or .npz. For each query: rank, score, doc index and label of its best docs, and how its k
-scores are spread from the least to the greatest.
+RESULT is of run (.pkl, .npz) or of the original tool. For each query: rank,
+score, doc index and label of its best docs, and how its k scores are spread
+from the least to the greatest.
 
       --labels FILE        text, one label a line: line i names doc i
       --query-labels FILE  the same for queries
