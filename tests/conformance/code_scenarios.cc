@@ -25,9 +25,14 @@ void FillCodableQueries(Problem& p, Random& r) {
   FillQueries(p, [&](int64_t i, int64_t j) { return j == i % p.dim ? kGreatest : Code(r); });
 }
 
+// Queries are greatest where docs are zero: their codes say next to nothing about the scores.
 void CodableDocs(Problem& p, Random& r) {
-  FillQueries(p, [&](int64_t, int64_t) { return r.Bell(); });
+  FillQueries(p, [&](int64_t, int64_t j) { return r.Bell() * (j % 2 != 0 ? 128 : 1); });
   FillCodableDocs(p, r);
+  for (int64_t i = 0; i < p.num_docs; ++i) {
+    for (int64_t j = 1; j < p.dim; j += 2) p.d(i, j) = 0;
+    if (p.d(i, 0) != 0) p.d(i, 0) = p.d(i, 0) < 0 ? -kGreatest : kGreatest;
+  }
 }
 
 // Docs so small that the squares of their residuals are below float32, and greatest where queries
