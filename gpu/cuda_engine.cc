@@ -55,6 +55,7 @@ class CudaEngine : public Engine {
                                          const SearchPlan& /*plan*/) const override {
     if (shape.num_docs < 1 || shape.dim < 1) return nullptr;
     if (!IsForDevice(shape.compute_dtype, shape.k, shape.num_docs, shape.dim)) return nullptr;
+    if (!context_->Activate().ok()) return nullptr;
     const RowFormat format =
         ChooseRowFormat(shape.compute_dtype, shape.dim, kManyQueries, context_->traits(), tuning_);
     const absl::StatusOr<int64_t> budget = TotalBudget();
@@ -115,6 +116,7 @@ class CudaEngine : public Engine {
       if (!status.ok()) return status;
       done += part.num_queries;
     }
+    if (first_query + num_queries == queries.rows()) own_docs_.reset();
     return absl::OkStatus();
   }
 

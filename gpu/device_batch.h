@@ -91,7 +91,7 @@ class DeviceBatch {
 
   BatchResources& resources_;
   const DeviceContext& context_;
-  const cudaStream_t stream_;
+  cudaStream_t stream_;
   ThreadPool& pool_;
   const SearchParams& params_;
   const DevicePlan plan_;

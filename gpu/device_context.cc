@@ -38,7 +38,10 @@ absl::StatusOr<std::unique_ptr<DeviceContext>> DeviceContext::Open(int device_in
                     device_index, devices));
   }
   const absl::StatusOr<const CublasApi*> cublas = LoadCublas();
-  if (!cublas.ok()) return cublas.status();
+  if (!cublas.ok()) {
+    return absl::FailedPreconditionError(fmt::format(
+        "CUDA device {} cannot be used: {}", device_index, std::string(cublas.status().message())));
+  }
   // The constructor is private.
   std::unique_ptr<DeviceContext> context(new DeviceContext(device_index));
   absl::Status status = context->Activate();
@@ -47,13 +50,13 @@ absl::StatusOr<std::unique_ptr<DeviceContext>> DeviceContext::Open(int device_in
   if (status.ok()) status = context->compute_.Create();
   if (status.ok()) status = context->copies_.Create();
   if (!status.ok()) {
-    return absl::UnavailableError(fmt::format("CUDA device {} cannot be used: {}", device_index,
-                                              std::string(status.message())));
+    return absl::FailedPreconditionError(fmt::format("CUDA device {} cannot be used: {}",
+                                                     device_index, std::string(status.message())));
   }
   constexpr int kOldest = 75;
   context->traits_ = *traits;
   if (traits->compute_capability < kOldest) {
-    return absl::UnavailableError(fmt::format(
+    return absl::FailedPreconditionError(fmt::format(
         "CUDA device {} has compute capability {}.{}, 7.5 or more is needed; use "
         "--device cpu",
         device_index, traits->compute_capability / 10, traits->compute_capability % 10));
@@ -64,8 +67,9 @@ absl::StatusOr<std::unique_ptr<DeviceContext>> DeviceContext::Open(int device_in
     created = (*cublas)->set_stream(context->handle_, context->compute_.get());
   }
   if (created != CUBLAS_STATUS_SUCCESS) {
-    return absl::UnavailableError(fmt::format("cuBLAS does not start on CUDA device {}: status {}",
-                                              device_index, static_cast<int>(created)));
+    return absl::FailedPreconditionError(
+        fmt::format("cuBLAS does not start on CUDA device {}: status {}", device_index,
+                    static_cast<int>(created)));
   }
   return context;
 }

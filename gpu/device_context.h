@@ -16,7 +16,8 @@ namespace tiny_knn {
 // this one.
 class DeviceContext {
  public:
-  // Unavailable, saying why: no driver, no device of that index, no libcublas.
+  // Unavailable: no driver, no device of that index. FailedPrecondition: there is one, and it
+  // cannot be used: no libcublas, too old, or in somebody else's hands. Both say why.
   static absl::StatusOr<std::unique_ptr<DeviceContext>> Open(int device_index);
   ~DeviceContext();
   DeviceContext(const DeviceContext&) = delete;

@@ -39,7 +39,10 @@ absl::StatusOr<OpenedEngine> OpenEngine(const EngineOptions& options) {
       return opened;
     }
     opened.engine = MakeCpuEngine();
-    opened.note = "no CUDA device: using the CPU";
+    // A device that is there and of no use is worth the reason.
+    opened.note = absl::IsFailedPrecondition(cuda.status())
+                      ? fmt::format("{}: using the CPU", std::string(cuda.status().message()))
+                      : "no CUDA device: using the CPU";
     return opened;
   }
   std::optional<int> index;
@@ -54,8 +57,9 @@ absl::StatusOr<OpenedEngine> OpenEngine(const EngineOptions& options) {
   }
   absl::StatusOr<std::unique_ptr<Engine>> cuda = MakeCudaEngine(*index, options.gpu_memory_bytes);
   if (!cuda.ok()) {
-    return absl::Status(cuda.status().code(), fmt::format("device '{}': {}", device,
-                                                          std::string(cuda.status().message())));
+    // Nothing is wrong with what was asked for; it is this machine that lacks it.
+    return absl::UnavailableError(
+        fmt::format("device '{}': {}", device, std::string(cuda.status().message())));
   }
   opened.engine = *std::move(cuda);
   return opened;

@@ -22,7 +22,8 @@ struct OpenedEngine {
   std::string note;
 };
 
-// Errors: InvalidArgument (device text), Unavailable (CUDA asked for and not there, saying why).
+// Errors: InvalidArgument (device text), Unavailable (CUDA asked for and not there, or of no use,
+// saying why).
 absl::StatusOr<OpenedEngine> OpenEngine(const EngineOptions& options);
 
 }  // namespace tiny_knn

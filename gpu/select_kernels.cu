@@ -62,6 +62,8 @@ __global__ void __launch_bounds__(kBlockThreads) SettleKernel(SettleArgs args) {
   int done = lists.done[query];
   int count = lists.count[query];
   const bool was_filtered = done >= args.first_doc && done < args.end_doc;
+  // A query that waits, or was through, takes no part in this tile.
+  if (!was_filtered && args.first_doc < args.end_doc) return;
   if (was_filtered) {
     if (count > lists.capacity) {
       count = lists.settled[query];

@@ -23,7 +23,7 @@ namespace {
 
 // Cases between those that are run: the interpreter takes a few tenths of a second for each.
 constexpr size_t kStep = 29;
-constexpr size_t kCleanStep = 53;
+constexpr size_t kCleanStep = 97;
 
 // Slices as DocUploader takes them when nobody waits in between, which its users happen to do. What
 // went wrong.
