@@ -167,8 +167,7 @@ absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t e
 template <typename T>
 int64_t BatchSearch<T>::BlockDocs(int64_t first) const {
   if (screen_->refiner() == nullptr && BoundsKind() == ScreenKind::kInt8Codes) {
-    // After codes were given up: rows of floats in the memory of their codes.
-    return std::max(plan_.doc_block / int64_t{sizeof(float)}, kTileDocs);
+    return BlockDocsWithoutCodes();
   }
   if (first == 0 && screen_->refiner() != nullptr && !prepared_ && !sampling_) {
     const int64_t docs = chunk_.rows / kTrialBlocks / kTileDocs * kTileDocs;
@@ -251,6 +250,7 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
   if (pays) return;
   SearchPlan plan = plan_;
   plan.screen = ScreenKind::kFloat32Gemm;
+  plan.doc_block = BlockDocsWithoutCodes();
   screen_.reset();  // its memory first
   screen_ = MakeScreen<T>(params_, plan, dim_);
   screen_->SetQueries(queries_);

@@ -82,6 +82,10 @@ class BatchSearch {
   absl::Status StartBlock(IndexRange block);
   // Of the block that starts at `first`, in a chunk or a sample.
   int64_t BlockDocs(int64_t first) const;
+  // After codes were given up: rows of floats in the memory of their codes.
+  int64_t BlockDocsWithoutCodes() const {
+    return (plan_.doc_block + kTileDocs) / int64_t{sizeof(float)};
+  }
   // After a block: where codes leave so much to refine that float32 alone would be faster, goes on
   // with that.
   void JudgeCodes(IndexRange block);
