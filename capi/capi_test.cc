@@ -357,7 +357,8 @@ TEST(CapiTest, AnEngineInUseIsBusy) {
 
 TEST(CapiTest, AForkedChildSearchesWithWhatItHas) {
 #ifdef __SANITIZE_THREAD__
-  GTEST_SKIP() << "ThreadSanitizer ends a forked child that starts a thread";
+  GTEST_SKIP()
+      << "NOT RUN: runs without ThreadSanitizer, which ends a forked child that starts a thread";
 #endif
   const Engine engine = OpenCpu();
   const std::vector<float> values = Count(2000);
