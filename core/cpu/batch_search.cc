@@ -27,6 +27,8 @@ constexpr int64_t kLeastRoomShare = 4;
 // small, so that little is lost before that is seen.
 constexpr int64_t kPairsPerRefined = 10;
 constexpr int64_t kTrialBlocks = 32;
+// In a sample, whose thresholds have yet to rise, a large share says less.
+constexpr int64_t kPairsPerRefinedOfSample = 2;
 // Candidates beyond twice the rank that a sample's lists hold.
 constexpr int64_t kExtraSampleCandidates = 128;
 // Floats of a cache line: both float and double rows of a multiple of it fill whole lines.
@@ -245,7 +247,8 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
   int64_t refined = 0;
   for (const Worker& worker : workers_) refined += worker.refined;
   const int64_t pairs = num_queries_ * block.size();
-  const bool pays = refined - judged_pairs_ <= pairs / kPairsPerRefined;
+  const bool pays = refined - judged_pairs_ <=
+                    pairs / (sampling_ ? kPairsPerRefinedOfSample : kPairsPerRefined);
   judged_pairs_ = refined;
   if (pays) return;
   SearchPlan plan = plan_;
