@@ -40,6 +40,7 @@ void BatchSearch<T>::GuessThresholds() {
   DocBoundArrays sample_bounds(chunk_.rows, BoundsKind(), params_.metric);
   DocBoundArrays* const bounds = std::exchange(bounds_, &sample_bounds);
   rank_ = plan_.sample_rank;
+  fetch_step_ = step;
   sampling_ = true;
   if (ScreenSample()) {
     pool_.Run([&](int w) {
@@ -52,6 +53,8 @@ void BatchSearch<T>::GuessThresholds() {
   }
   for (int64_t i = 0; i < num_queries_ * plan_.doc_splits; ++i) candidates_.list(i).size = 0;
   sampling_ = false;
+  fetch_step_ = 1;
+  block_rows_.reset();
   rank_ = params_.k;
   bounds_ = bounds;
   chunk_rows_ = std::move(chunk_rows);
@@ -63,7 +66,7 @@ bool BatchSearch<T>::ScreenSample() {
   bool complete = true;
   for (IndexRange block{0, 0}; block.begin < chunk_.rows && complete; block.begin = block.end) {
     block.end = std::min(block.begin + BlockDocs(block.begin), chunk_.rows);
-    screen_->SetBlock(chunk_.Slice(block.begin, block.end), {});
+    screen_->SetBlock(RowsOf(block), {});
     // What is noticed is noticed again, and an error then has the right row.
     const std::vector<PrepareCounts> counts = CountsOfWorkers();
     pool_.Run([&](int worker) { PrepareBlock(block, worker); });

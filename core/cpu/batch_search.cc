@@ -153,16 +153,36 @@ absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t e
   if (prepared_ && values_kept) {
     chunk_ = warm_->view();
   } else {
-    auto rows = docs.Rows(begin, end);
+    auto rows = docs.StartRows(begin, end);
     if (!rows.ok()) return rows.status();
     chunk_ = *rows;
+    if (docs.needs_fetch()) fetched_from_ = &docs;
   }
   // Candidates have been prepared when they are scored, so what is kept of them is there.
   chunk_rows_ = values_kept ? std::make_unique<ChunkRows<T>>(warm_->view(), DType::kFloat32)
                             : std::make_unique<ChunkRows<T>>(chunk_, params_.compute_dtype);
   const KeptDocs kept = warm_ == nullptr ? KeptDocs() : warm_->KeptFrom(begin);
-  if (!prepared_) return screen_->StartChunk(chunk_, begin, kept);
+  if (!prepared_) return StartScreenChunk(docs, kept);
   screen_->StartPreparedChunk(kept);
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status BatchSearch<T>::StartScreenChunk(RowSource& docs, const KeptDocs& kept) {
+  MatrixView sample;
+  if (screen_->wants_sample()) {
+    // No more than a block, which there is memory for.
+    const int64_t most = std::min(kChunkSampleDocs, plan_.doc_block);
+    const int64_t step = (chunk_.rows + most - 1) / most;
+    const int64_t count = (chunk_.rows + step - 1) / step;
+    sample = {chunk_.data, chunk_.dtype, count, dim_, chunk_.row_stride_bytes * step};
+    if (fetched_from_ != nullptr) {
+      sample = fetched_.Start(docs, {chunk_begin_, count, step});
+      const absl::Status fetched = fetched_.Fetch({0, count});
+      if (!fetched.ok()) return fetched;
+    }
+  }
+  screen_->StartChunk(sample, kept);
   return absl::OkStatus();
 }
 
@@ -190,12 +210,21 @@ absl::Status BatchSearch<T>::StartBlock(IndexRange block) {
     screen_->SetPreparedBlock(kept);
     return absl::OkStatus();
   }
-  screen_->SetBlock(chunk_.Slice(block.begin, block.end), kept);
+  screen_->SetBlock(RowsOf(block), kept);
   pool_.Run([&](int worker) { PrepareBlock(block, worker); });
   for (const Worker& worker : workers_) {
     if (!worker.status.ok()) return worker.status;
   }
   return absl::OkStatus();
+}
+
+template <typename T>
+MatrixView BatchSearch<T>::RowsOf(IndexRange block) {
+  if (fetched_from_ == nullptr) return chunk_.Slice(block.begin, block.end);
+  const MatrixView rows = fetched_.Start(
+      *fetched_from_, {chunk_begin_ + block.begin * fetch_step_, block.size(), fetch_step_});
+  block_rows_.emplace(rows, params_.compute_dtype, block.begin);
+  return rows;
 }
 
 template <typename T>
@@ -247,8 +276,8 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
   int64_t refined = 0;
   for (const Worker& worker : workers_) refined += worker.refined;
   const int64_t pairs = num_queries_ * block.size();
-  const bool pays = refined - judged_pairs_ <=
-                    pairs / (sampling_ ? kPairsPerRefinedOfSample : kPairsPerRefined);
+  const bool pays =
+      refined - judged_pairs_ <= pairs / (sampling_ ? kPairsPerRefinedOfSample : kPairsPerRefined);
   judged_pairs_ = refined;
   if (pays) return;
   SearchPlan plan = plan_;
@@ -271,8 +300,17 @@ template <typename T>
 void BatchSearch<T>::PrepareBlock(IndexRange block, int w) {
   Worker& worker = workers_[static_cast<size_t>(w)];
   const IndexRange part = PartOf(block.size(), w, pool_.threads());
-  worker.status =
-      screen_->PrepareDocs(part, chunk_begin_ + block.begin, block.begin, *bounds_, worker.counts);
+  const bool fetches = fetched_from_ != nullptr;
+  const int64_t piece_docs = fetches ? fetched_.piece_rows() : part.size();
+  worker.status = absl::OkStatus();
+  for (IndexRange piece{part.begin, 0}; piece.begin < part.end && worker.status.ok();
+       piece.begin = piece.end) {
+    piece.end = std::min(piece.begin + piece_docs, part.end);
+    if (fetches) worker.status = fetched_.Fetch(piece);
+    if (!worker.status.ok()) return;
+    worker.status = screen_->PrepareDocs(piece, chunk_begin_ + block.begin, block.begin, *bounds_,
+                                         worker.counts);
+  }
 }
 
 template <typename T>
@@ -349,7 +387,7 @@ void BatchSearch<T>::FindSurvivors(int64_t query, int64_t split, const float* sc
                    survivors.lower.data(), survivors.doc.data(), docs.size())
           .kept;
   for (int64_t i = 0; i < std::min(survivors.count, kMostDots); ++i) {
-    chunk_rows_->Prefetch(survivors.doc[static_cast<size_t>(i)]);
+    rows_to_refine().Prefetch(survivors.doc[static_cast<size_t>(i)]);
   }
 }
 
@@ -365,10 +403,10 @@ void BatchSearch<T>::RefineSurvivors(int64_t query, int64_t split, Survivors& su
   for (int64_t first = 0; first < survivors.count; first += kMostDots) {
     const int64_t group = std::min(kMostDots, survivors.count - first);
     for (int64_t i = first + group; i < std::min(survivors.count, first + 2 * kMostDots); ++i) {
-      chunk_rows_->Prefetch(docs[i]);
+      rows_to_refine().Prefetch(docs[i]);
     }
     screen_->refiner()->RefineScores(query, {docs + first, static_cast<size_t>(group)},
-                                     *chunk_rows_, *bounds_, worker.refiner_scratch, refined);
+                                     rows_to_refine(), *bounds_, worker.refiner_scratch, refined);
     worker.refined += group;
     const QueryBounds candidate_bounds{bounds.threshold, factor, 0};
     list.size +=

@@ -16,10 +16,12 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/cpu/block_rows.h"
 #include "core/cpu/candidates.h"
 #include "core/cpu/chunk_rows.h"
 #include "core/cpu/cpu_warm_docs.h"
@@ -78,8 +80,12 @@ class BatchSearch {
   absl::Status ScreenChunk(RowSource& docs, int64_t begin);
   // Makes docs [begin, end) the chunk.
   absl::Status OpenChunk(RowSource& docs, int64_t begin, int64_t end);
+  // The chunk's rows that the screen wants to see first.
+  absl::Status StartScreenChunk(RowSource& docs, const KeptDocs& kept);
   // Gives a block of the chunk to the screen, prepared.
   absl::Status StartBlock(IndexRange block);
+  // The block's rows, which PrepareBlock fetches where that is needed.
+  MatrixView RowsOf(IndexRange block);
   // Of the block that starts at `first`, in a chunk or a sample.
   int64_t BlockDocs(int64_t first) const;
   // After codes were given up: rows of floats in the memory of their codes.
@@ -142,6 +148,10 @@ class BatchSearch {
   // Moves these to worker.found.
   void TakeScored(float floor, CandidateList<T>& list, Worker& worker) const;
 
+  // Where docs are refined: those of the block that is screened.
+  const ChunkRows<T>& rows_to_refine() const {
+    return block_rows_.has_value() ? *block_rows_ : *chunk_rows_;
+  }
   ScreenKind BoundsKind() const {
     return std::is_same_v<T, float> ? plan_.screen : ScreenKind::kFloat32Gemm;
   }
@@ -176,6 +186,10 @@ class BatchSearch {
   MatrixView chunk_;
   int64_t chunk_begin_ = 0;  // index of the chunk's first doc
   std::unique_ptr<ChunkRows<T>> chunk_rows_;
+  RowSource* fetched_from_ = nullptr;       // null where chunk_ can be read as it is
+  int64_t fetch_step_ = 1;                  // of chunk_'s docs in the source; more for a sample
+  BlockRows fetched_;                       // the block, where it is fetched
+  std::optional<ChunkRows<T>> block_rows_;  // the same; else nothing
   DocBoundArrays* bounds_;
   int64_t rank_;  // of the lower bound that makes a threshold: k, or that of the sample
   bool sampling_ = false;

@@ -10,27 +10,29 @@
 namespace tiny_knn {
 
 template <typename T>
-ChunkRows<T>::ChunkRows(const MatrixView& chunk, DType compute_dtype)
-    : chunk_(chunk),
+ChunkRows<T>::ChunkRows(const MatrixView& rows, DType compute_dtype, int64_t first_doc)
+    : rows_(rows),
       compute_dtype_(compute_dtype),
-      in_place_(AreWorkingRows<T>(chunk, compute_dtype)) {}
+      first_doc_(first_doc),
+      in_place_(AreWorkingRows<T>(rows, compute_dtype)) {}
 
 template <typename T>
 const T* ChunkRows<T>::Row(int64_t doc, std::vector<T>& scratch) const {
-  if (in_place_) return static_cast<const T*>(chunk_.Row(doc));
-  scratch.resize(static_cast<size_t>(chunk_.dim));
+  const int64_t row = doc - first_doc_;
+  if (in_place_) return static_cast<const T*>(rows_.Row(row));
+  scratch.resize(static_cast<size_t>(rows_.dim));
   // The screen converted this row before: it counted, and would have ended with an error.
   ConvertCounts counted_before;
-  ConvertRows<T>(chunk_.Slice(doc, doc + 1), compute_dtype_, /*first_row=*/0, scratch.data(),
-                 chunk_.dim, counted_before)
+  ConvertRows<T>(rows_.Slice(row, row + 1), compute_dtype_, /*first_row=*/0, scratch.data(),
+                 rows_.dim, counted_before)
       .IgnoreError();
   return scratch.data();
 }
 
 template <typename T>
 void ChunkRows<T>::Prefetch(int64_t doc) const {
-  const char* const row = static_cast<const char*>(chunk_.Row(doc));
-  const int64_t bytes = chunk_.dim * ItemSize(chunk_.dtype);
+  const char* const row = static_cast<const char*>(rows_.Row(doc - first_doc_));
+  const int64_t bytes = rows_.dim * ItemSize(rows_.dtype);
   for (int64_t at = 0; at < bytes; at += kCacheLineBytes) __builtin_prefetch(row + at);
 }
 

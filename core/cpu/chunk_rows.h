@@ -1,4 +1,4 @@
-// The resident docs of a chunk as scoring wants them: any row as working values.
+// Docs of a chunk that are at hand, as scoring wants them: any row as working values.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@ namespace tiny_knn {
 template <typename T>
 class ChunkRows {
  public:
-  // `chunk` holds rows of the file's dtype and outlives this.
-  ChunkRows(const MatrixView& chunk, DType compute_dtype);
+  // `rows` are of the file's dtype and outlive this: docs `first_doc`, ... of the chunk.
+  ChunkRows(const MatrixView& rows, DType compute_dtype, int64_t first_doc = 0);
 
   // Row `doc` of the chunk: where it lies, or converted into `scratch` [dim]. Conversion was
   // checked when the screen prepared the docs. Any thread.
@@ -23,8 +23,9 @@ class ChunkRows {
   void Prefetch(int64_t doc) const;
 
  private:
-  MatrixView chunk_;
+  MatrixView rows_;
   DType compute_dtype_;
+  int64_t first_doc_;
   bool in_place_;
 };
 

@@ -91,9 +91,7 @@ void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
 }
 
 template <typename T>
-absl::Status Float32Screen<T>::StartChunk(const MatrixView&, int64_t, const KeptDocs&) {
-  return absl::OkStatus();
-}
+void Float32Screen<T>::StartChunk(const MatrixView&, const KeptDocs&) {}
 
 template <typename T>
 void Float32Screen<T>::StartPreparedChunk(const KeptDocs&) {}

@@ -24,7 +24,7 @@ class Float32Screen : public Screen<T> {
   Float32Screen(const SearchParams& params, int64_t dim, int64_t max_block);
 
   void SetQueries(std::span<const PreparedQuery<T>> queries) override;
-  absl::Status StartChunk(const MatrixView& rows, int64_t first_row, const KeptDocs& kept) override;
+  void StartChunk(const MatrixView& sample, const KeptDocs& kept) override;
   void StartPreparedChunk(const KeptDocs& kept) override;
   void SetBlock(const MatrixView& rows, const KeptDocs& kept) override;
   void SetPreparedBlock(const KeptDocs& kept) override;

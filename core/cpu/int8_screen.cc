@@ -14,8 +14,6 @@ namespace {
 
 constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
 
-// Docs whose mean is the centre.
-constexpr int64_t kCentreSample = 256;
 // Of what is coded, as a scale of codes: beyond these, subnormals or infinities would count.
 constexpr float kLeastScale = 0x1p-40F;
 constexpr float kGreatestScale = 0x1p40F;
@@ -90,19 +88,18 @@ void Int8Screen::CodeQuery(int64_t query) {
   bounds.residual_factor = RoundUp(query_norms_[i] * (1 + 0x1p-20));
 }
 
-absl::Status Int8Screen::StartChunk(const MatrixView& rows, int64_t first_row,
-                                    const KeptDocs& kept) {
-  // The mean of a sample, finite rows only. Any centre is right; a good one makes short rows.
+void Int8Screen::StartChunk(const MatrixView& sample, const KeptDocs& kept) {
+  // The mean of a sample, finite rows only. Any centre is right; a good one makes short rows. So a
+  // row that cannot be converted is left to PrepareDocs to complain of.
   std::vector<double> sum(static_cast<size_t>(dim_), 0.0);
   std::vector<float> row(static_cast<size_t>(dim_));
-  const int64_t step = std::max<int64_t>(1, rows.rows / kCentreSample);
   int64_t taken = 0;
-  for (int64_t doc = 0; doc < rows.rows; doc += step) {
+  for (int64_t doc = 0; doc < sample.rows; ++doc) {
     ConvertCounts ignored;
     const absl::Status converted =
-        ConvertRows<float>(rows.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc,
+        ConvertRows<float>(sample.Slice(doc, doc + 1), params_.compute_dtype, /*first_row=*/0,
                            row.data(), dim_, ignored);
-    if (!converted.ok()) return converted;
+    if (!converted.ok()) continue;
     const double squared_norm = SquaredNorm(row.data(), dim_);
     if (!std::isfinite(squared_norm)) continue;
     if (params_.metric == Metric::kCosine) units_.MakeUnitRow(row.data(), squared_norm, row.data());
@@ -120,7 +117,6 @@ absl::Status Int8Screen::StartChunk(const MatrixView& rows, int64_t first_row,
     std::fill(centre_.begin(), centre_.end(), 0.F);
   if (kept.centre != nullptr) std::copy(centre_.begin(), centre_.end(), kept.centre);
   SetCentre();
-  return absl::OkStatus();
 }
 
 void Int8Screen::StartPreparedChunk(const KeptDocs& kept) {

@@ -30,7 +30,8 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
   Int8Screen(const SearchParams& params, int64_t dim, int64_t max_block);
 
   void SetQueries(std::span<const PreparedQuery<float>> queries) override;
-  absl::Status StartChunk(const MatrixView& rows, int64_t first_row, const KeptDocs& kept) override;
+  void StartChunk(const MatrixView& sample, const KeptDocs& kept) override;
+  bool wants_sample() const override { return true; }
   void StartPreparedChunk(const KeptDocs& kept) override;
   void SetBlock(const MatrixView& rows, const KeptDocs& kept) override;
   void SetPreparedBlock(const KeptDocs& kept) override;

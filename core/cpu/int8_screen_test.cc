@@ -73,7 +73,7 @@ WorstRatios CheckEveryPair(Metric metric, int64_t dim, const Rows& rows) {
   screen.SetQueries(queries);
   const MatrixView docs{rows.docs.data(), DType::kFloat32, kDocs, dim,
                         dim * int64_t{sizeof(float)}};
-  EXPECT_TRUE(screen.StartChunk(docs, 0, {}).ok());
+  screen.StartChunk(docs, {});
   screen.SetBlock(docs, {});
   DocBoundArrays bounds(kDocs, ScreenKind::kInt8Codes, metric);
   PrepareCounts counts;
@@ -157,7 +157,7 @@ TEST(Int8ScreenTest, IntegersWithinItsRangeHaveNoErrorToSpeakOf) {
   Int8Screen screen({.k = 1}, dim, 2);
   screen.SetQueries(queries);
   const MatrixView view{docs.data(), DType::kFloat32, 2, dim, dim * 4};
-  ASSERT_TRUE(screen.StartChunk(view, 0, {}).ok());
+  screen.StartChunk(view, {});
   screen.SetBlock(view, {});
   DocBoundArrays bounds(2, ScreenKind::kInt8Codes, Metric::kInnerProduct);
   PrepareCounts counts;
@@ -180,7 +180,7 @@ TEST(Int8ScreenTest, KeepsRowsThatItCannotBound) {
   Int8Screen screen({.k = 1}, 2, 6);
   screen.SetQueries(queries);
   const MatrixView view{docs.data(), DType::kFloat32, 6, 2, 8};
-  ASSERT_TRUE(screen.StartChunk(view.Slice(5, 6), 0, {}).ok());  // its centre: (1, 1)
+  screen.StartChunk(view.Slice(5, 6), {});  // its centre: (1, 1)
   screen.SetBlock(view, {});
   DocBoundArrays bounds(6, ScreenKind::kInt8Codes, Metric::kInnerProduct);
   PrepareCounts counts;

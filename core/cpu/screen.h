@@ -92,6 +92,9 @@ struct PrepareCounts {
   ConvertCounts convert;
 };
 
+// At most so many docs make a screen's sample of a chunk.
+inline constexpr int64_t kChunkSampleDocs = 256;
+
 // Where tiles of docs may begin.
 inline constexpr int64_t kTileDocs = 64;
 
@@ -122,10 +125,10 @@ class Screen {
   // Takes a batch of queries, [num_queries, dim]. They must outlive their use.
   virtual void SetQueries(std::span<const PreparedQuery<T>> queries) = 0;
 
-  // Starts a chunk of docs: blocks come from it until the next one. Its first doc is `first_row` of
-  // the file, for messages.
-  virtual absl::Status StartChunk(const MatrixView& rows, int64_t first_row,
-                                  const KeptDocs& kept) = 0;
+  // Starts a chunk of docs: blocks come from it until the next one. `sample`: rows of the file's
+  // dtype that stand for it, spread over it; none where wants_sample() is false.
+  virtual void StartChunk(const MatrixView& sample, const KeptDocs& kept) = 0;
+  virtual bool wants_sample() const { return false; }
 
   // Starts a chunk whose docs were all prepared before.
   virtual void StartPreparedChunk(const KeptDocs& kept) = 0;

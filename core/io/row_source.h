@@ -1,6 +1,7 @@
 // Where rows come from: a mapped .npy file, a reader that transposes or swaps bytes, or memory.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -13,8 +14,15 @@
 
 namespace tiny_knn {
 
+// Rows begin, begin + step, ..., `count` of them.
+struct RowSelection {
+  int64_t begin = 0;
+  int64_t count = 0;
+  int64_t step = 1;
+};
+
 // A matrix [rows, dim] whose rows are handed out in ranges. Thread-compatible: calls must not
-// overlap, but the memory of a view may be read from any number of threads.
+// overlap (Fetch may), but the memory of a view may be read from any number of threads.
 class RowSource {
  public:
   virtual ~RowSource() = default;
@@ -28,9 +36,25 @@ class RowSource {
   const std::string& name() const { return name_; }
 
   // Rows [begin, end), native byte order, row-major. The view stays valid until the next call of
-  // Rows or Release, or the source's end. 0 <= begin <= end <= rows().
+  // Rows, StartRows or Release, or the source's end. 0 <= begin <= end <= rows().
   // Errors: DataLoss when the file shrank or changed, ResourceExhausted, Internal (I/O error).
   virtual absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) = 0;
+
+  // The same rows for one who goes through the matrix from the first row to the last, range after
+  // range. Where needs_fetch(), a row must be fetched before it is read from the view, and when the
+  // disk is what the search waits for, a thread asks it for the rows ahead, those of the next range
+  // too. That thread ends with the source.
+  virtual absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end);
+
+  // Whether rows of a view of StartRows are there only after Fetch; else Fetch is not to be called.
+  virtual bool needs_fetch() const { return false; }
+
+  // Copies rows of the range that was started to `out` [rows.count, dim], as in a view; with a step
+  // of 1 they are then in the view, too. What it takes of the file it reads, so that neither faults
+  // nor truncation raise a signal, and memory that is used again and again stays in cache: half the
+  // cost of a mapping's first touch. Any number of threads at once, for different rows.
+  // Errors: DataLoss when the file ends too early, Internal (I/O error).
+  virtual absl::Status Fetch(const RowSelection& rows, std::byte* out);
 
   // Says that no view is in use any more: pages may go, buffers may be kept for the next Rows call.
   virtual void Release() = 0;

@@ -1,6 +1,7 @@
 #include "core/io/row_source.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -12,6 +13,7 @@
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -135,6 +137,149 @@ TEST(RowSourceTest, EveryLayoutGivesTheSameRows) {
       EXPECT_TRUE((*source)->CheckUnchanged().ok());
     }
   }
+}
+
+// Rows of a selection as `source` fetches them into memory that need not be aligned.
+void ExpectFetched(RowSource& source, const RowSelection& rows) {
+  std::vector<std::byte> memory(static_cast<size_t>(rows.count * source.dim() * 4));
+  const absl::Status status = source.Fetch(rows, memory.data());
+  ASSERT_TRUE(status.ok()) << status;
+  for (int64_t i = 0; i < rows.count; ++i) {
+    for (int64_t j = 0; j < source.dim(); ++j) {
+      int32_t value;
+      std::memcpy(&value, memory.data() + (i * source.dim() + j) * 4, 4);
+      ASSERT_EQ(value, Value(rows.begin + i * rows.step, j)) << i << " " << j;
+    }
+  }
+}
+
+TEST(RowSourceTest, FetchedRowsAreThoseOfTheViewInEveryLayout) {
+  for (const Layout& layout : {Layout{}, Layout{.big_endian = true}, Layout{.header_padding = 1},
+                               Layout{.fortran = true}}) {
+    SCOPED_TRACE(fmt::format("fortran={} big={} padding={}", layout.fortran, layout.big_endian,
+                             layout.header_padding));
+    const std::string path = TestPath("m.npy");
+    WriteFile(path, NpyBytes(1000, 17, layout));
+    const auto source = OpenNpyRowSource(path, std::nullopt);
+    ASSERT_TRUE(source.ok()) << source.status();
+    const auto view = (*source)->StartRows(200, 900);
+    ASSERT_TRUE(view.ok()) << view.status();
+    ASSERT_EQ((*source)->needs_fetch(), !layout.fortran);
+    if ((*source)->needs_fetch()) {
+      ExpectFetched(**source, {201, 7, 100});
+      ExpectFetched(**source, {500, 400});
+      ExpectFetched(**source, {200, 300});
+    }
+    for (int64_t i = 200; i < 900; ++i) {
+      for (int64_t j = 0; j < 17; ++j) {
+        ASSERT_EQ(static_cast<const int32_t*>(view->Row(i - 200))[j], Value(i, j)) << i << " " << j;
+      }
+    }
+    (*source)->Release();
+    EXPECT_TRUE((*source)->CheckUnchanged().ok());
+  }
+}
+
+TEST(RowSourceTest, RowsInMemoryNeedNoFetch) {
+  const std::vector<int32_t> rows = {1, 2, 3, 4};
+  const auto source = MakeMemoryRowSource("docs", {rows.data(), DType::kInt32, 2, 2, 8});
+  EXPECT_FALSE(source->needs_fetch());
+  EXPECT_EQ(source->StartRows(1, 2)->data, rows.data() + 2);
+  std::vector<std::byte> out(16);
+  EXPECT_EQ(source->Fetch({0, 1}, out.data()).code(), absl::StatusCode::kInternal);
+}
+
+// Whether the system holds all of bytes [begin, end) of the file in memory.
+bool IsCached(const std::string& path, int64_t begin, int64_t end) {
+  const int fd = open(path.c_str(), O_RDONLY);
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  const int64_t first = begin / page * page;
+  const size_t bytes = static_cast<size_t>(end - first);
+  void* const data = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, first);
+  close(fd);
+  std::vector<unsigned char> cached((bytes + static_cast<size_t>(page) - 1) /
+                                    static_cast<size_t>(page));
+  const bool known = data != MAP_FAILED && mincore(data, bytes, cached.data()) == 0;
+  if (data != MAP_FAILED) munmap(data, bytes);
+  return known && std::all_of(cached.begin(), cached.end(), [](unsigned char c) { return c & 1; });
+}
+
+// True if the file is on the disk only now.
+bool Evict(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY);
+  fsync(fd);
+  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  close(fd);
+  struct stat stats;
+  stat(path.c_str(), &stats);
+  return !IsCached(path, stats.st_size / 2, stats.st_size);
+}
+
+TEST(RowSourceTest, WhatWillBeFetchedNextIsReadAheadWhileNobodyAsks) {
+  const std::string path = TestPath("m.npy");
+  constexpr int64_t kRows = 32 * 1024;
+  constexpr int64_t kRowBytes = 256 * 4;  // 32 MiB, less than the window
+  WriteFile(path, NpyBytes(kRows, 256, {}));
+  const auto source = OpenNpyRowSource(path, std::nullopt);
+  ASSERT_TRUE(source.ok());
+  if (!Evict(path)) GTEST_SKIP() << "this file system keeps its files in memory";
+  ASSERT_TRUE((*source)->StartRows(0, kRows / 4).ok());
+  ExpectFetched(**source, {0, 100});
+  // Across the border of the range, too. The system's own reading ahead goes some rows only.
+  for (int tries = 0; tries < 1000 && !IsCached(path, 0, kRows * kRowBytes); ++tries) usleep(10000);
+  EXPECT_TRUE(IsCached(path, 0, kRows * kRowBytes));
+  ExpectFetched(**source, {100, kRows / 4 - 100});
+  (*source)->Release();
+  ASSERT_TRUE((*source)->StartRows(kRows / 4, kRows).ok());
+  ExpectFetched(**source, {kRows / 4, kRows - kRows / 4});
+}
+
+TEST(RowSourceTest, FetchFromManyThreadsWhileReadingAhead) {
+  const std::string path = TestPath("m.npy");
+  constexpr int64_t kRows = 16 * 1024;
+  WriteFile(path, NpyBytes(kRows, 256, {}));
+  for (const bool cold : {true, false}) {
+    const auto source = OpenNpyRowSource(path, std::nullopt);
+    ASSERT_TRUE(source.ok());
+    if (cold) Evict(path);
+    constexpr int64_t kThreads = 4;
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int64_t begin = 0; begin < kRows; begin += kRows / 4) {
+        ASSERT_TRUE((*source)->StartRows(begin, begin + kRows / 4).ok());
+        std::vector<std::thread> threads;
+        for (int64_t t = 0; t < kThreads; ++t) {
+          const int64_t count = kRows / 4 / kThreads;
+          threads.emplace_back([&, t, begin, count] {
+            ExpectFetched(**source, {begin + t * count, count});
+          });
+        }
+        for (std::thread& thread : threads) thread.join();
+        (*source)->Release();
+      }
+    }
+  }
+}
+
+TEST(RowSourceTest, FileTruncatedWhileItIsReadAheadIsDataLoss) {
+  const std::string path = TestPath("m.npy");
+  constexpr int64_t kRows = 16 * 1024;
+  const std::string bytes = NpyBytes(kRows, 256, {});  // 16 MiB
+  WriteFile(path, bytes);
+  const auto source = OpenNpyRowSource(path, std::nullopt);
+  ASSERT_TRUE(source.ok());
+  Evict(path);
+  ASSERT_TRUE((*source)->StartRows(0, kRows).ok());
+  ExpectFetched(**source, {0, 10});
+  ASSERT_EQ(truncate(path.c_str(), 1 << 20), 0);
+  std::vector<std::byte> out(2 * 256 * 4);
+  for (const int64_t step : {1, 100}) {
+    const absl::Status status = (*source)->Fetch({kRows / 2, 2, step}, out.data());
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+    EXPECT_TRUE(std::string(status.message())
+                    .starts_with(path + ": was truncated while it was read: it ends at byte "))
+        << status;
+  }
+  EXPECT_EQ((*source)->CheckUnchanged().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST(RowSourceTest, UnalignedDataIsBufferedAndAlignedDataIsNot) {

@@ -26,7 +26,8 @@ ProblemShape ShapeOf(const RowSource& queries, const RowSource& docs, const Sear
           .compute_dtype = params.compute_dtype,
           .query_buffer_bytes_per_row = queries.buffer_bytes_per_row(),
           .doc_buffer_bytes_per_row = docs.buffer_bytes_per_row(),
-          .docs_in_callers_memory = docs.is_callers_memory()};
+          .docs_in_callers_memory = docs.is_callers_memory(),
+          .docs_are_fetched = docs.needs_fetch()};
 }
 
 absl::StatusOr<SearchPlan> PlanRows(const ProblemShape& shape, const SearchLimits& limits,

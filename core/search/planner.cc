@@ -21,6 +21,13 @@ constexpr int64_t kMiB = int64_t{1} << 20;
 // A block of docs is screened by every query while it lies in the shared cache.
 constexpr int64_t kDocBlockBytes = 6 * kMiB;
 constexpr int64_t kMaxDocBlock = 65536;
+// Codes are four or two times smaller than the rows that they were made of and which are wanted
+// again to refine: those stay in cache too, if they are no more than this, or than this for each
+// thread, whose caches then hold them.
+constexpr int64_t kFetchedBlockBytes = 8 * kMiB;
+constexpr int64_t kFetchedBlockBytesPerThread = kMiB;
+// Fetched rows lie in huge pages.
+constexpr int64_t kHugePageBytes = 2 * kMiB;
 // A score tile and the rows behind it stay in a core's own cache.
 constexpr int64_t kQueryTile = 128;
 constexpr int64_t kDocTile = 512;
@@ -163,7 +170,12 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.doc_splits = splits;
   const int64_t num_docs = std::max<int64_t>(shape.num_docs, 1);
   const int64_t block_bytes_per_doc = coded ? (shape.dim + 3) / 4 * 4 : shape.dim * 4;
-  const int64_t docs_in_cache = kDocBlockBytes / block_bytes_per_doc;
+  int64_t docs_in_cache = kDocBlockBytes / block_bytes_per_doc;
+  const int64_t stored_row_bytes = shape.dim * ItemSize(shape.doc_dtype);
+  if (coded && shape.docs_are_fetched) {
+    const int64_t bytes = std::max(kFetchedBlockBytes, plan.threads * kFetchedBlockBytesPerThread);
+    docs_in_cache = std::min(docs_in_cache, bytes / stored_row_bytes);
+  }
   plan.doc_block = docs_in_cache >= kDocTile
                        ? std::min(docs_in_cache / kDocTile * kDocTile, kMaxDocBlock)
                        : std::max(docs_in_cache, kLeastDocBlock);
@@ -178,6 +190,10 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.memory.score_tiles =
       plan.threads * (plan.query_tile * plan.doc_tile * 4 + kGemmWorkspaceBytes);
   plan.memory.doc_blocks += SampleOf(num_docs, shape.k) * kSampledDocBytes;
+  if (shape.docs_are_fetched) {
+    plan.memory.doc_blocks +=
+        CeilDivide(plan.doc_block * stored_row_bytes, kHugePageBytes) * kHugePageBytes;
+  }
   const int64_t candidates = splits * plan.candidate_capacity;
   plan.memory.scratch = plan.threads * (candidates * 8 + 2 * (candidates + shape.k + 1) * 16);
   for (const int64_t buffer : {shape.query_buffer_bytes_per_row, shape.doc_buffer_bytes_per_row}) {

@@ -24,7 +24,8 @@ struct ProblemShape {
   int64_t query_buffer_bytes_per_row = 0;  // RowSource::buffer_bytes_per_row
   int64_t doc_buffer_bytes_per_row = 0;
   bool docs_in_callers_memory =
-      false;  // RowSource::is_callers_memory: their rows cost nothing more
+      false;                      // RowSource::is_callers_memory: their rows cost nothing more
+  bool docs_are_fetched = false;  // RowSource::needs_fetch: a block of them is copied
 };
 
 // What it may use.
@@ -50,7 +51,7 @@ std::string_view ScreenKindName(ScreenKind kind);
 struct MemoryUse {
   int64_t queries = 0;     // converted query rows of a batch
   int64_t doc_chunk = 0;   // norms and, unless they are in the caller's memory, rows of a chunk
-  int64_t doc_blocks = 0;  // docs of a block, converted for the screen
+  int64_t doc_blocks = 0;  // docs of a block, as fetched and as converted for the screen
   int64_t score_tiles = 0;
   int64_t candidates = 0;  // per query: survivors of the screen not yet rescored
   int64_t results = 0;     // per query: exact top k so far, and the rows handed out

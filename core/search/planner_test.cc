@@ -191,6 +191,26 @@ TEST(PlannerTest, ChoosesCodesWhereTheyPay) {
   EXPECT_EQ(plan.screen, ScreenKind::kFloat32Gemm);
 }
 
+TEST(PlannerTest, FetchedRowsOfABlockStayInCacheAndCount) {
+  const MachineLimits limits{
+      .threads = 2, .memory_limit_bytes = kGiB, .has_int8_dot_products = true};
+  ProblemShape shape = Shape(1024, 200'000, 768, 10);
+  const auto mapped = PlanSearch(shape, limits);
+  shape.docs_are_fetched = true;
+  const auto fetched = PlanSearch(shape, limits);
+  ASSERT_TRUE(mapped.ok() && fetched.ok());
+  ASSERT_EQ(fetched->screen, ScreenKind::kInt8Codes);
+  EXPECT_LE(fetched->doc_block * 768 * 4, 8L << 20);
+  EXPECT_LT(fetched->doc_block, mapped->doc_block);
+  // The rows in whole huge pages, and the codes.
+  EXPECT_GE(fetched->memory.doc_blocks, (8L << 20) + fetched->doc_block * 768);
+  ExpectSound(shape, limits, *fetched);
+  // Of many threads, each has a cache of its own.
+  MachineLimits many = limits;
+  many.threads = 64;
+  EXPECT_EQ(PlanSearch(shape, many)->doc_block, mapped->doc_block);
+}
+
 TEST(PlannerTest, DocsInTheCallersMemoryTakeNothingOfTheLimit) {
   ProblemShape shape = Shape(10, 1'000'000, 768, 10);
   const MachineLimits limits{.threads = 2, .memory_limit_bytes = 64L << 20};
