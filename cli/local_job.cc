@@ -3,9 +3,13 @@
 #include <string>
 #include <utility>
 
+#include "cli/progress.h"
 #include "cli/search_report.h"
+#include "core/job/estimate.h"
+#include "core/job/job_paths.h"
 #include "core/job/job_report.h"
 #include "core/job/one_line.h"
+#include "fmt/format.h"
 #include "gpu/open_engine.h"
 
 namespace tiny_knn {
@@ -20,12 +24,18 @@ absl::StatusOr<LocalJob> OpenLocalJob(const JobSpec& spec, Console& console) {
 }
 
 absl::Status DryRun(const JobSpec& spec, Console& console) {
-  const absl::StatusOr<LocalJob> job = OpenLocalJob(spec, console);
+  absl::StatusOr<LocalJob> job = OpenLocalJob(spec, console);
   if (!job.ok()) return job.status();
   NoteDefaultK(job->prepared, console);
   for (const std::string& line : PlanLines(spec, job->prepared, job->engine->device())) {
     console.Out(OneLine(line) + "\n");
   }
+  ConsoleProgress interruptible(console, /*bar=*/false, /*json=*/false);
+  const absl::StatusOr<SearchEstimate> estimate =
+      EstimateSearch(job->prepared, *job->engine, &interruptible);
+  if (absl::IsCancelled(estimate.status())) return absl::CancelledError("interrupted");
+  if (!estimate.ok()) return WithPathsAsTyped(spec, estimate.status());
+  console.Out(fmt::format("{:<14}{}\n", "estimate", DescribeEstimate(*estimate)));
   return absl::OkStatus();
 }
 

@@ -21,7 +21,8 @@ struct LocalJob {
 // Errors as PrepareJob, a file that cannot be read being bad input, and as OpenEngine.
 absl::StatusOr<LocalJob> OpenLocalJob(const JobSpec& spec, Console& console);
 
-// The same, and prints the plan on standard output.
+// The same, and prints the plan on standard output, and how long it would take: for that, about a
+// second is measured.
 absl::Status DryRun(const JobSpec& spec, Console& console);
 
 }  // namespace tiny_knn

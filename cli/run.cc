@@ -50,7 +50,8 @@ how (never changes the result)
       --batch-size N    most queries per pass over the docs (default: automatic)
 
 what is said
-      --dry-run         print the plan and write nothing
+      --dry-run         print the plan and, measured in about a second, how long
+                        it would take; write nothing
       --verify N        repeat N random queries in exact arithmetic and compare
                         all bits before the result is written; keeps N rows of
                         results in memory beyond the limit

@@ -114,6 +114,7 @@ class OutputTest(CliTest):
         done = self.run_ok("run", "q.npy", "d.npy", "-k", 1, "--dry-run")
         for text in ("q.npy [3, 2] float32", "d.npy [5, 2] float32", "top1_q_x_d.pkl", "memory"):
             self.assertIn(text, done.stdout)
+        self.assertRegex(done.stdout, r"\nestimate +\d\S* s, limited by (computing|the disk); docs come at \d+\.\d+ GB/s\n")
         self.assertEqual(self.files(), before)
 
     def test_verbose_shows_the_plan_on_stderr(self):

@@ -191,9 +191,10 @@ int64_t BatchSearch<T>::BlockDocs(int64_t first) const {
   if (screen_->refiner() == nullptr && BoundsKind() == ScreenKind::kInt8Codes) {
     return BlockDocsWithoutCodes();
   }
-  if (first == 0 && screen_->refiner() != nullptr && !prepared_ && !sampling_) {
+  if (screen_->refiner() != nullptr && !prepared_ && !sampling_) {
     const int64_t docs = chunk_.rows / kTrialBlocks / kTileDocs * kTileDocs;
-    return std::min(std::max(docs, plan_.doc_tile), plan_.doc_block);
+    const int64_t trial = std::min(std::max(docs, plan_.doc_tile), plan_.doc_block);
+    if (first == 0 || (first == trial && !CanJudgeCodes({0, trial}))) return trial;
   }
   // Threads that screen different queries stay close together, so that docs are fetched once. Each
   // with docs of its own, they need to meet for the sake of progress only.
@@ -279,7 +280,7 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
   const bool pays =
       refined - judged_pairs_ <= pairs / (sampling_ ? kPairsPerRefinedOfSample : kPairsPerRefined);
   judged_pairs_ = refined;
-  if (pays) return;
+  if (pays || !CanJudgeCodes(block)) return;
   SearchPlan plan = plan_;
   plan.screen = ScreenKind::kFloat32Gemm;
   plan.doc_block = BlockDocsWithoutCodes();

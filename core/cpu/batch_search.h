@@ -95,6 +95,10 @@ class BatchSearch {
   // After a block: where codes leave so much to refine that float32 alone would be faster, goes on
   // with that.
   void JudgeCodes(IndexRange block);
+  // Of the very first docs most are kept whatever codes are worth, unless thresholds were guessed.
+  bool CanJudgeCodes(IndexRange block) const {
+    return sampling_ || plan_.sample_docs > 0 || chunk_begin_ > 0 || block.begin > 0;
+  }
   // Thresholds from a sample of the chunk.
   void GuessThresholds();
   // False where it could not be prepared, or when cancelled.

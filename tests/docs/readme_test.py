@@ -21,7 +21,7 @@ BINARY = pathlib.Path("cli/tiny-knn").absolute()
 README = pathlib.Path("README.md")
 WORDS = pathlib.Path("examples/words")
 
-_VARYING = re.compile(r"\d[\d.]*(?: [kMG])?(?= ?(?:ms|s|queries/s)\b)|\d+(?= CPU threads?)")
+_VARYING = re.compile(r"\d[\d.]*(?: [kMG])?(?= ?(?:ms|s|queries/s|GB/s)\b)|\d+(?= CPU threads?)")
 _DAEMON = [
     (re.compile(r"\(pid \d+\)"), "(pid #)"),
     (re.compile(r"/\S*/(daemon\.\w+|\w+\.pkl)"), r"\1"),

@@ -1,0 +1,58 @@
+// A library for LD_PRELOAD that makes reads of .npy files fail like a disk does: with EIO, of bytes
+// at or beyond READ_FAULT_FROM. Reads with RWF_NOWAIT find nothing at hand, so that reading ahead
+// starts at once.
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+
+namespace {
+
+bool Fails(int fd, off_t offset) {
+  const char* const from = std::getenv("READ_FAULT_FROM");
+  if (from == nullptr || offset < std::atoll(from)) return false;
+  char link[64];
+  char path[4096];
+  std::snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+  const ssize_t size = readlink(link, path, sizeof(path));
+  return size > 0 && std::string_view(path, static_cast<size_t>(size)).ends_with("docs.npy");
+}
+
+template <typename Function>
+Function* Next(const char* name, Function* /*type*/) {
+  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
+}
+
+}  // namespace
+
+extern "C" {
+
+ssize_t pread64(int fd, void* data, size_t bytes, off64_t offset) {
+  static const auto next = Next("pread64", &pread64);
+  if (Fails(fd, offset + static_cast<off_t>(bytes))) {
+    errno = EIO;
+    return -1;
+  }
+  return next(fd, data, bytes, offset);
+}
+
+ssize_t pread(int fd, void* data, size_t bytes, off_t offset) {
+  return pread64(fd, data, bytes, offset);
+}
+
+ssize_t preadv64v2(int /*fd*/, const iovec* /*pieces*/, int /*count*/, off64_t /*offset*/,
+                   int /*flags*/) {
+  errno = EAGAIN;
+  return -1;
+}
+
+ssize_t preadv2(int fd, const iovec* pieces, int count, off_t offset, int flags) {
+  return preadv64v2(fd, pieces, count, offset, flags);
+}
+
+}  // extern "C"

@@ -1,0 +1,137 @@
+"""Docs several times larger than the memory limit: the same bytes as without a limit, each byte of the file read once.
+
+What memory they take is memory_test.py's.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+import numpy as np
+
+sys.path.insert(0, "tests/support")
+from tiny_knn_testing import BINARY, TestCase, runfile
+
+MIB = 1 << 20
+READ_FAULT = runfile("tests/faults/libread_fault.so")
+
+
+class Streaming(TestCase):
+    def setUp(self):
+        super().setUp()
+        rng = np.random.default_rng(61)
+        self.docs_array = rng.standard_normal((500_000, 64), dtype=np.float32)
+        self.queries = self.save("queries.npy", rng.standard_normal((100, 64), dtype=np.float32))
+
+    def evict(self, path):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def run_and_count(self, docs, *flags, environment=None):
+        """The result's bytes, but for the docs' name, and what /proc says that the process read of the docs' size."""
+        output = self.path("out.npz")
+        command = [BINARY, "run", self.queries, docs, "--k", "20", "--threads", "2", "-o", output, "--quiet", *flags]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+        error = process.stderr.read()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with open(f"/proc/{process.pid}/io") as file:
+            counts = {name: int(value) for name, value in (line.split(": ") for line in file)}
+        process.wait()
+        process.stderr.close()
+        self.assertEqual((process.returncode, error), (0, ""))
+        with np.load(output) as result:
+            found = {name: result[name].tobytes() for name in ("indices", "scores")}
+        os.unlink(output)
+        size = os.path.getsize(docs)
+        return found, counts["rchar"] / size, counts["read_bytes"] / size
+
+    def test_every_layout_is_read_once_and_gives_the_same(self):
+        docs = self.save("docs.npy", self.docs_array)
+        self.assertGreater(os.path.getsize(docs), 4 * 26 * MIB)
+        expected, _, _ = self.run_and_count(docs)
+        layouts = {"plain": self.docs_array, "swapped": self.docs_array.astype(">f4"), "fortran": np.asfortranarray(self.docs_array)}
+        for name, array in layouts.items():
+            np.save(docs, array)
+            for cold in (False, True):
+                with self.subTest(layout=name, cold=cold):
+                    if cold:
+                        self.evict(docs)
+                    found, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "26M")
+                    self.assertEqual(found, expected)
+                    # Headers, the libraries and the samples of chunks come on top.
+                    self.assertGreater(by_calls, 0.999)
+                    self.assertLess(by_calls, 1.1)
+                    self.assertLess(from_disk, 1.1)
+
+    def test_each_pass_reads_the_docs_once(self):
+        docs = self.save("docs.npy", self.docs_array)
+        expected, _, _ = self.run_and_count(docs)
+        found, by_calls, _ = self.run_and_count(docs, "--memory-limit", "26M", "--batch-size", "34")
+        self.assertEqual(found, expected)
+        self.assertGreater(by_calls, 2.999)
+        self.assertLess(by_calls, 3.3)
+
+    def test_a_disk_that_fails_ends_the_run_with_a_message(self):
+        docs = self.save("docs.npy", self.docs_array)
+        half = os.path.getsize(docs) // 2
+        for array in (self.docs_array, self.docs_array.astype(">f4"), np.asfortranarray(self.docs_array)):
+            np.save(docs, array)
+            for fails_from in (half, os.path.getsize(docs) - 100):
+                done = subprocess.run(
+                    [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "26M", "-o", self.path("out.pkl")],
+                    env={**os.environ, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(fails_from)},
+                    capture_output=True, text=True, timeout=60, check=False)
+                self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
+                errors = [line for line in done.stderr.splitlines() if "error:" in line]
+                self.assertEqual(len(errors), 1, done.stderr)
+                self.assertIn("docs.npy: cannot read: Input/output error", errors[0])
+                self.assertEqual(sorted(os.listdir(self.folder)), ["docs.npy", "queries.npy"])
+
+    def test_an_interrupt_is_heard_while_the_disk_is_read(self):
+        docs = self.save("docs.npy", self.docs_array)
+        for delay in (0.01, 0.03, 0.1):
+            self.evict(docs)
+            process = subprocess.Popen(
+                [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "26M", "--batch-size", "1", "-o", self.path("out.pkl")],
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            while not self.has_caught_signals(process.pid):
+                time.sleep(0.001)
+            time.sleep(delay)
+            process.send_signal(signal.SIGINT)
+            start = time.monotonic()
+            _, error = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 130, error)
+            self.assertLess(time.monotonic() - start, 5)
+            self.assertEqual(sorted(os.listdir(self.folder)), ["docs.npy", "queries.npy"])
+
+    @staticmethod
+    def has_caught_signals(pid):
+        """Whether the process has a handler for SIGINT."""
+        with open(f"/proc/{pid}/status") as file:
+            caught = next(line for line in file if line.startswith("SigCgt:"))
+        return int(caught.split()[1], 16) >> (signal.SIGINT - 1) & 1
+
+    def test_a_file_truncated_while_it_is_read_ahead_ends_the_run_with_a_message(self):
+        docs = self.save("docs.npy", self.docs_array)
+        size = os.path.getsize(docs)
+        for keep in (size // 2, 0):
+            np.save(docs, self.docs_array)
+            self.evict(docs)
+            process = subprocess.Popen(
+                [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "26M", "--batch-size", "1", "-o", self.path("out.pkl")],
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            threading.Timer(0.1, os.truncate, (docs, keep)).start()
+            _, error = process.communicate(timeout=60)
+            self.assertIn(process.returncode, (1, 2), error)  # 2: it had not been opened yet
+            self.assertIn("docs.npy", error)
+            self.assertEqual(len([line for line in error.splitlines() if "error:" in line]), 1, error)
+            self.assertEqual(sorted(os.listdir(self.folder)), ["docs.npy", "queries.npy"])
+
+
+if __name__ == "__main__":
+    unittest.main()
