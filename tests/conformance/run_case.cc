@@ -18,7 +18,8 @@ namespace tiny_knn::conformance {
 namespace {
 
 // Hands out exact-size copies that are destroyed as early as RowSource allows, so that a view kept
-// too long reads freed memory (which the sanitizers see) or bytes that are NaN in every format.
+// too long reads freed memory (which the sanitizers see) or bytes that are NaN in every format, and
+// so does a row of a started range that was not fetched.
 class ShortLivedRowSource : public RowSource {
  public:
   ShortLivedRowSource(std::string name, const MatrixView& matrix)
@@ -26,14 +27,35 @@ class ShortLivedRowSource : public RowSource {
   ~ShortLivedRowSource() override { Release(); }
 
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
+    const absl::StatusOr<MatrixView> view = StartRows(begin, end);
+    for (int64_t i = begin; i < end; ++i) std::memcpy(RowOf(i), matrix_.Row(i), row_bytes());
+    return view;
+  }
+
+  // All bits set, until a row is fetched.
+  absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end) override {
     Release();
-    const int64_t row_bytes = dim() * ItemSize(dtype());
-    copy_ = std::make_unique<std::vector<std::byte>>((end - begin) * row_bytes);
-    for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(copy_->data() + (i - begin) * row_bytes, matrix_.Row(i),
-                  static_cast<size_t>(row_bytes));
+    begin_ = begin;
+    end_ = end;
+    copy_ = std::make_unique<std::vector<std::byte>>((end - begin) * row_bytes(), std::byte{0xFF});
+    return MatrixView{copy_->data(), dtype(), end - begin, dim(),
+                      static_cast<int64_t>(row_bytes())};
+  }
+
+  bool needs_fetch() const override { return true; }
+
+  absl::Status Fetch(const RowSelection& rows, std::byte* out) override {
+    const int64_t last = rows.begin + (rows.count - 1) * rows.step;
+    if (copy_ == nullptr || rows.count < 1 || rows.begin < begin_ || last >= end_) {
+      return absl::InternalError(
+          fmt::format("rows {} to {} fetched of {} to {}", rows.begin, last, begin_, end_));
     }
-    return MatrixView{copy_->data(), dtype(), end - begin, dim(), row_bytes};
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const int64_t row = rows.begin + i * rows.step;
+      std::memcpy(out + i * static_cast<int64_t>(row_bytes()), matrix_.Row(row), row_bytes());
+      if (rows.step == 1) std::memcpy(RowOf(row), matrix_.Row(row), row_bytes());
+    }
+    return absl::OkStatus();
   }
 
   void Release() override {
@@ -45,8 +67,15 @@ class ShortLivedRowSource : public RowSource {
   int64_t buffer_bytes_per_row() const override { return dim() * ItemSize(dtype()); }
 
  private:
+  size_t row_bytes() const { return static_cast<size_t>(dim() * ItemSize(dtype())); }
+  std::byte* RowOf(int64_t row) {
+    return copy_->data() + (row - begin_) * static_cast<int64_t>(row_bytes());
+  }
+
   MatrixView matrix_;
-  std::unique_ptr<std::vector<std::byte>> copy_;
+  std::unique_ptr<std::vector<std::byte>> copy_;  // rows [begin_, end_)
+  int64_t begin_ = 0;
+  int64_t end_ = 0;
 };
 
 std::unique_ptr<RowSource> MakeSource(std::string name, const MatrixView& view, Storage storage) {
