@@ -3,6 +3,7 @@
 # Every file of //core/cpu:sources and //core/search:engine_sources.
 _HEADERS = [
     "batch_search.h",
+    "block_rows.h",
     "candidates.h",
     "certain_rounding.h",
     "chunk_rows.h",
@@ -29,6 +30,7 @@ _SOURCES = [
     "batch_guess.cc",
     "batch_rescore.cc",
     "batch_search.cc",
+    "block_rows.cc",
     "candidates.cc",
     "chunk_rows.cc",
     "cpu_engine.cc",
