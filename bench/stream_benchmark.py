@@ -134,7 +134,7 @@ def main():
                         f"from disk {use['read_bytes'] / size:6.3f} of the file",
                         flush=True,
                     )
-            middle = {kind: statistics.median(times) for kind, times in seconds.items()}
+            middle = {kind: statistics.median(times) for kind, times in seconds.items() if times}
             for kind, base in (("cold", "dd"), ("cold", "ample"), ("hot", "ample")):
                 if kind in middle and base in middle:
                     print(f"Q={count}: {kind} reaches {middle[base] / middle[kind]:.2f} of the rate of {base}", flush=True)

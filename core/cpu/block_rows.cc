@@ -17,13 +17,19 @@ MatrixView BlockRows::Start(RowSource& docs, const RowSelection& rows) {
   rows_ = rows;
   row_bytes_ = docs.dim() * ItemSize(docs.dtype());
   const int64_t bytes = rows.count * row_bytes_;
-  if (bytes > memory_.bytes() && !memory_.Allocate(bytes)) throw std::bad_alloc();
-  return {memory_.data(), docs.dtype(), rows.count, docs.dim(), row_bytes_};
+  if (bytes > large_.bytes() && bytes >= HugePages::kPageBytes) {
+    small_ = {};
+    if (!large_.Allocate(bytes)) throw std::bad_alloc();
+  } else if (large_.bytes() == 0 && bytes > static_cast<int64_t>(small_.size())) {
+    small_ = AlignedVector<std::byte>(static_cast<size_t>(bytes));
+  }
+  data_ = large_.bytes() > 0 ? large_.data() : small_.data();
+  return {data_, docs.dtype(), rows.count, docs.dim(), row_bytes_};
 }
 
 absl::Status BlockRows::Fetch(IndexRange part) const {
   return docs_->Fetch({rows_.begin + part.begin * rows_.step, part.size(), rows_.step},
-                      memory_.data() + part.begin * row_bytes_);
+                      data_ + part.begin * row_bytes_);
 }
 
 int64_t BlockRows::piece_rows() const { return std::max<int64_t>(1, kPieceBytes / row_bytes_); }

@@ -2,12 +2,14 @@
 // the next: for sources whose rows have to be fetched.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/status/status.h"
 #include "core/cpu/huge_pages.h"
 #include "core/cpu/index_range.h"
 #include "core/io/row_source.h"
+#include "core/matrix/aligned_vector.h"
 #include "core/matrix/matrix_view.h"
 
 namespace tiny_knn {
@@ -30,7 +32,9 @@ class BlockRows {
   RowSource* docs_ = nullptr;
   RowSelection rows_;
   int64_t row_bytes_ = 0;
-  HugePages memory_;
+  std::byte* data_ = nullptr;       // in one of these:
+  AlignedVector<std::byte> small_;  // less than a huge page, which takes a while to clear
+  HugePages large_;
 };
 
 }  // namespace tiny_knn
