@@ -1,5 +1,5 @@
-// A library for LD_PRELOAD that makes reads of .npy files fail like a disk does: with EIO, of bytes
-// at or beyond READ_FAULT_FROM. Reads with RWF_NOWAIT find nothing at hand, so that reading ahead
+// A library for LD_PRELOAD that makes reads of docs.npy fail like a disk does, with EIO, where they
+// reach byte READ_FAULT_FROM. Reads with RWF_NOWAIT find nothing at hand, so that reading ahead
 // starts at once.
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -32,17 +32,17 @@ Function* Next(const char* name, Function* /*type*/) {
 
 extern "C" {
 
-ssize_t pread64(int fd, void* data, size_t bytes, off64_t offset) {
+ssize_t pread64(int fd, void* buf, size_t nbytes, off64_t offset) {
   static const auto next = Next("pread64", &pread64);
-  if (Fails(fd, offset + static_cast<off_t>(bytes))) {
+  if (Fails(fd, offset + static_cast<off_t>(nbytes))) {
     errno = EIO;
     return -1;
   }
-  return next(fd, data, bytes, offset);
+  return next(fd, buf, nbytes, offset);
 }
 
-ssize_t pread(int fd, void* data, size_t bytes, off_t offset) {
-  return pread64(fd, data, bytes, offset);
+ssize_t pread(int fd, void* buf, size_t nbytes, off_t offset) {
+  return pread64(fd, buf, nbytes, offset);
 }
 
 ssize_t preadv64v2(int /*fd*/, const iovec* /*pieces*/, int /*count*/, off64_t /*offset*/,
@@ -51,8 +51,10 @@ ssize_t preadv64v2(int /*fd*/, const iovec* /*pieces*/, int /*count*/, off64_t /
   return -1;
 }
 
-ssize_t preadv2(int fd, const iovec* pieces, int count, off_t offset, int flags) {
-  return preadv64v2(fd, pieces, count, offset, flags);
+ssize_t preadv2(int /*fp*/, const iovec* /*iovec*/, int /*count*/, off_t /*offset*/,
+                int /*flags*/) {
+  errno = EAGAIN;
+  return -1;
 }
 
 }  // extern "C"
