@@ -189,13 +189,13 @@ void BM_RefinePair(benchmark::State& state) {
   const float* const query = rows.data();
   int64_t next = 0;
   for (auto _ : state) {
-    const float* others[kMostDots];
-    for (const float*& other : others) {
+    const void* others[kMostDots];
+    for (const void*& other : others) {
       next = (next + 7) % docs;
       other = rows.data() + (next + 1) * kDim;
     }
     float dots[kMostDots];
-    Float32Dots(query, others, kMostDots, kDim, dots);
+    Float32Dots(query, others, DType::kFloat32, kMostDots, kDim, dots);
     benchmark::DoNotOptimize(dots[0]);
   }
   state.SetItemsProcessed(state.iterations() * kMostDots);

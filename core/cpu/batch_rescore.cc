@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <limits>
 #include <mutex>
+#include <type_traits>
 #include <vector>
 
 #include "core/cpu/batch_search.h"
@@ -12,8 +13,6 @@ namespace {
 
 // Docs are rescored for all of a thread's queries while this many bytes of them stay in cache.
 constexpr int64_t kRescoreWindowBytes = int64_t{2} << 20;
-// A pair takes up to some tens of microseconds where exact integers must decide.
-constexpr int64_t kPairsPerCancelCheck = 256;
 // Selection among the candidates of one takes some microseconds.
 constexpr int64_t kQueriesPerCancelCheck = 1024;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
@@ -21,19 +20,36 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 }  // namespace
 
 template <typename T>
-T BatchSearch<T>::Score(int64_t query, int32_t doc, Worker& worker) const {
-  const T* row = chunk_rows_->Row(doc, worker.row_scratch);
-  const double norm = static_cast<double>(bounds_->norm[static_cast<size_t>(doc)]);
-  return RoundedScore<T>(params_.metric, queries_[static_cast<size_t>(query)], row, norm, dim_);
-}
-
-template <typename T>
 bool BatchSearch<T>::ScoreFrom(int64_t query, float floor, CandidateList<T>& list, int64_t begin,
                                int64_t end, Worker& worker) const {
-  for (int64_t i = begin; i < end; ++i) {
-    if (i % kPairsPerCancelCheck == 0 && progress_.cancelled()) return false;
-    if (list.lower[i] < floor) continue;
-    list.key[i] = KeyOfScore(Score(query, list.doc[i], worker));
+  const PreparedQuery<T>& prepared = queries_[static_cast<size_t>(query)];
+  int64_t at[kMostRoundedScores];
+  double norms[kMostRoundedScores];
+  T scores[kMostRoundedScores];
+  for (int64_t i = begin; i < end;) {
+    if (progress_.cancelled()) return false;
+    int64_t count = 0;
+    for (; i < end && count < kMostRoundedScores; ++i) {
+      if (list.lower[i] < floor) continue;
+      at[count] = i;
+      norms[count] = static_cast<double>(bounds_->norm[static_cast<size_t>(list.doc[i])]);
+      ++count;
+    }
+    bool scored = false;
+    if constexpr (std::is_same_v<T, float>) {
+      if (chunk_rows_->are_widened_exactly()) {
+        const void* rows[kMostRoundedScores];
+        for (int64_t c = 0; c < count; ++c) rows[c] = chunk_rows_->StoredRow(list.doc[at[c]]);
+        RoundedScores(params_.metric, prepared, rows, chunk_rows_->stored_dtype(), norms, count,
+                      dim_, worker.row_scratch, scores);
+        scored = true;
+      }
+    }
+    for (int64_t c = 0; c < count && !scored; ++c) {
+      const T* row = chunk_rows_->Row(list.doc[at[c]], worker.row_scratch);
+      scores[c] = RoundedScore<T>(params_.metric, prepared, row, norms[c], dim_);
+    }
+    for (int64_t c = 0; c < count; ++c) list.key[at[c]] = KeyOfScore(scores[c]);
   }
   return true;
 }

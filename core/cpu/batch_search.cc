@@ -29,8 +29,8 @@ constexpr int64_t kPairsPerRefined = 10;
 constexpr int64_t kTrialBlocks = 32;
 // In a sample, whose thresholds have yet to rise, a large share says less.
 constexpr int64_t kPairsPerRefinedOfSample = 2;
-// Candidates beyond twice the rank that a sample's lists hold.
-constexpr int64_t kExtraSampleCandidates = 128;
+// Candidates beyond one and a half times the rank that a sample's lists hold.
+constexpr int64_t kExtraSampleCandidates = 32;
 // Floats of a cache line: both float and double rows of a multiple of it fill whole lines.
 constexpr int64_t kRowUnit = kCacheLineBytes / sizeof(float);
 
@@ -387,6 +387,8 @@ void BatchSearch<T>::FindSurvivors(int64_t query, int64_t split, const float* sc
                    bounds_->At(docs.begin), static_cast<int32_t>(docs.begin),
                    survivors.lower.data(), survivors.doc.data(), docs.size())
           .kept;
+  if (survivors.count == 0) return;
+  screen_->refiner()->PrefetchQuery(query);
   for (int64_t i = 0; i < std::min(survivors.count, kMostDots); ++i) {
     rows_to_refine().Prefetch(survivors.doc[static_cast<size_t>(i)]);
   }
@@ -400,12 +402,9 @@ void BatchSearch<T>::RefineSurvivors(int64_t query, int64_t split, Survivors& su
   const QueryBounds& bounds = query_bounds_[static_cast<size_t>(list_index)];
   const float factor = screen_->CandidateErrorFactor(query);
   int32_t* const docs = survivors.doc.data();
-  float refined[kMostDots];
-  for (int64_t first = 0; first < survivors.count; first += kMostDots) {
-    const int64_t group = std::min(kMostDots, survivors.count - first);
-    for (int64_t i = first + group; i < std::min(survivors.count, first + 2 * kMostDots); ++i) {
-      rows_to_refine().Prefetch(docs[i]);
-    }
+  float refined[kMostRefined];
+  for (int64_t first = 0; first < survivors.count; first += kMostRefined) {
+    const int64_t group = std::min(kMostRefined, survivors.count - first);
     screen_->refiner()->RefineScores(query, {docs + first, static_cast<size_t>(group)},
                                      rows_to_refine(), *bounds_, worker.refiner_scratch, refined);
     worker.refined += group;
@@ -506,7 +505,7 @@ void BatchSearch<T>::Thin(int64_t query, int64_t split, Worker& worker) {
 template <typename T>
 int64_t BatchSearch<T>::Capacity() const {
   if (!sampling_) return candidates_.capacity();
-  return std::min(candidates_.capacity(), 2 * rank_ + kExtraSampleCandidates);
+  return std::min(candidates_.capacity(), rank_ + rank_ / 2 + kExtraSampleCandidates);
 }
 
 template <typename T>

@@ -64,8 +64,8 @@ class BatchSearch {
     AlignedVector<float> tile;  // [query_tile, doc_tile] scores
     std::vector<float> lowers;
     std::vector<uint32_t> select_scratch;
-    std::vector<T> row_scratch;
     Survivors survivors[2];
+    std::vector<T> row_scratch;
     typename CandidateRefiner<T>::Scratch refiner_scratch;
     std::vector<Ranked<T>> found;
     std::vector<Ranked<T>> sort_scratch;
@@ -144,7 +144,6 @@ class BatchSearch {
   bool HasRoom(const CandidateList<T>& list) const;
   // Candidates that a list holds before it is thinned.
   int64_t Capacity() const;
-  T Score(int64_t query, int32_t doc, Worker& worker) const;
   // Fills in the keys of candidates [begin, end) whose lower bounds are at least `floor`. False
   // when cancelled.
   bool ScoreFrom(int64_t query, float floor, CandidateList<T>& list, int64_t begin, int64_t end,

@@ -1,11 +1,13 @@
 #include "core/cpu/chunk_rows.h"
 
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "core/matrix/aligned_vector.h"
 #include "core/matrix/convert.h"
 #include "core/matrix/dtype.h"
+#include "core/matrix/stored_elements.h"
 
 namespace tiny_knn {
 
@@ -14,7 +16,8 @@ ChunkRows<T>::ChunkRows(const MatrixView& rows, DType compute_dtype, int64_t fir
     : rows_(rows),
       compute_dtype_(compute_dtype),
       first_doc_(first_doc),
-      in_place_(AreWorkingRows<T>(rows, compute_dtype)) {}
+      in_place_(AreWorkingRows<T>(rows, compute_dtype)),
+      widened_exactly_(std::is_same_v<T, float> && IsWidenedExactly(rows.dtype, compute_dtype)) {}
 
 template <typename T>
 const T* ChunkRows<T>::Row(int64_t doc, std::vector<T>& scratch) const {

@@ -15,6 +15,11 @@ class ChunkRows {
   // `rows` are of the file's dtype and outlive this: docs `first_doc`, ... of the chunk.
   ChunkRows(const MatrixView& rows, DType compute_dtype, int64_t first_doc = 0);
 
+  // Whether rows as they are stored hold the working values, in a dtype that float32 holds exactly.
+  bool are_widened_exactly() const { return widened_exactly_; }
+  DType stored_dtype() const { return rows_.dtype; }
+  const void* StoredRow(int64_t doc) const { return rows_.Row(doc - first_doc_); }
+
   // Row `doc` of the chunk: where it lies, or converted into `scratch` [dim]. Conversion was
   // checked when the screen prepared the docs. Any thread.
   const T* Row(int64_t doc, std::vector<T>& scratch) const;
@@ -27,6 +32,7 @@ class ChunkRows {
   DType compute_dtype_;
   int64_t first_doc_;
   bool in_place_;
+  bool widened_exactly_;
 };
 
 }  // namespace tiny_knn

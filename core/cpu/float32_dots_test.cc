@@ -19,17 +19,17 @@ TEST(Float32DotsTest, StaysWithinTheBoundAtEveryLevel) {
   for (const IsaLevel level : {IsaLevel::kPortable, IsaLevel::kAvx2, IsaLevel::kAvx512}) {
     if (!ForceIsaLevelForTest(level).ok()) continue;
     for (const int64_t dim : {1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 63, 100, 768, 1000}) {
-      for (int64_t count = 1; count <= kMostDots; ++count) {
+      for (int64_t count = 1; count <= 2 * kMostDots + 3; ++count) {
         std::vector<float> row(static_cast<size_t>(dim));
         for (float& value : row) value = normal(random);
         std::vector<std::vector<float>> others(static_cast<size_t>(count), row);
-        std::vector<const float*> pointers;
+        std::vector<const void*> pointers;
         for (auto& other : others) {
           for (float& value : other) value = normal(random);
           pointers.push_back(other.data());
         }
         std::vector<float> dots(static_cast<size_t>(count), -1.F);
-        Float32Dots(row.data(), pointers.data(), count, dim, dots.data());
+        Float32Dots(row.data(), pointers.data(), DType::kFloat32, count, dim, dots.data());
         for (size_t i = 0; i < dots.size(); ++i) {
           double exact = 0;
           double magnitude = 0;

@@ -24,6 +24,10 @@ constexpr double kRoundingSlack = 0x1p-19;
 // Unit rows are rounded to float32: as in the float32 screen.
 constexpr double kUnitRowSlack = 0x1p-21;
 
+constexpr int64_t kFloatsOfLine = kCacheLineBytes / sizeof(float);
+// Rows are fetched so many docs before they are coded.
+constexpr int64_t kRowsAhead = 3;
+
 // Unit rows are made for a doc outside these, whose norm could not be divided by in float32.
 constexpr double kLeastNorm = 0x1p-60;
 constexpr double kGreatestNorm = 0x1p60;
@@ -151,7 +155,7 @@ void Int8Screen::SetPreparedBlock(const KeptDocs& kept) {
   scales_ = kept.scales;
 }
 
-void Int8Screen::CodeDoc(int64_t doc, DocScratch& scratch, int64_t bound_index,
+void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int64_t bound_index,
                          DocBoundArrays& bounds) {
   const size_t at = static_cast<size_t>(bound_index);
   uint8_t* const panel = panels_ + doc / kPanelDocs * PanelBytes(dim_);
@@ -160,19 +164,18 @@ void Int8Screen::CodeDoc(int64_t doc, DocScratch& scratch, int64_t bound_index,
   double residual = 0;
   bool coded = std::isfinite(bounds.upper_offset[at]);
   if (coded) {
-    const float greatest =
-        CentreRow(scratch.row.data(), centre_.data(), dim_, scratch.centred.data());
+    const float greatest = CentreRow(row, centre_.data(), dim_, scratch.centred.data());
     scale = greatest / kGreatestCode;
     if (greatest == 0) {
       std::fill(scratch.codes.begin(), scratch.codes.end(), kZeroCode);
     } else if (IsCodableScale(scale)) {
-      const CodedRow row =
+      const CodedRow coded_row =
           EncodeRow(scratch.centred.data(), scale, 1 / scale, dim_, scratch.codes.data());
       const double n = static_cast<double>(dim_);
-      coded_norm = static_cast<double>(scale) * std::sqrt(static_cast<double>(row.squared_codes)) *
-                   (1 + 0x1p-50);
+      coded_norm = static_cast<double>(scale) *
+                   std::sqrt(static_cast<double>(coded_row.squared_codes)) * (1 + 0x1p-50);
       // The sum's own rounding, squares too small for float32, and the rounding of each residual.
-      const double squared = static_cast<double>(row.squared_residual);
+      const double squared = static_cast<double>(coded_row.squared_residual);
       residual = std::sqrt(squared) * (1 + (n + 8) * kUnit) +
                  std::sqrt(n) * 0x1p-23 * static_cast<double>(scale);
       residual = (residual + 3 * kUnit * coded_norm) * (1 + 4 * kUnit);
@@ -202,12 +205,22 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
   scratch.row.resize(static_cast<size_t>(dim_));
   scratch.centred.resize(static_cast<size_t>(dim_));
   scratch.codes.resize(static_cast<size_t>(dim_));
-  float* const row = scratch.row.data();
+  const bool in_place = AreWorkingRows<float>(block_, params_.compute_dtype);
+  const int64_t row_bytes = dim_ * ItemSize(block_.dtype);
   for (int64_t doc = docs.begin; doc < docs.end; ++doc) {
-    const absl::Status converted =
-        ConvertRows<float>(block_.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc, row,
-                           dim_, counts.convert);
-    if (!converted.ok()) return converted;
+    if (doc + kRowsAhead < docs.end) {
+      const char* const ahead = static_cast<const char*>(block_.Row(doc + kRowsAhead));
+      for (int64_t at = 0; at < row_bytes; at += kCacheLineBytes) __builtin_prefetch(ahead + at);
+    }
+    const float* row = scratch.row.data();
+    if (in_place) {
+      row = static_cast<const float*>(block_.Row(doc));
+    } else {
+      const absl::Status converted =
+          ConvertRows<float>(block_.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc,
+                             scratch.row.data(), dim_, counts.convert);
+      if (!converted.ok()) return converted;
+    }
     const double squared_norm = SquaredNorm(row, dim_);
     const bool finite = std::isfinite(squared_norm);
     if (!finite) ++counts.nonfinite_rows;
@@ -216,9 +229,12 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
       const double norm = std::sqrt(squared_norm);
       bounds.inverse_norm[static_cast<size_t>(chunk_offset + doc)] =
           norm > kLeastNorm && norm < kGreatestNorm ? static_cast<float>(1 / norm) : 0;
-      if (finite) units_.MakeUnitRow(row, squared_norm, row);
+      if (finite) {
+        units_.MakeUnitRow(row, squared_norm, scratch.row.data());
+        row = scratch.row.data();
+      }
     }
-    CodeDoc(doc, scratch, chunk_offset + doc, bounds);
+    CodeDoc(doc, row, scratch, chunk_offset + doc, bounds);
   }
   return absl::OkStatus();
 }
@@ -234,26 +250,45 @@ void Int8Screen::RefineScores(int64_t query, std::span<const int32_t> docs,
                               const ChunkRows<float>& rows, const DocBoundArrays& bounds,
                               Scratch& scratch, float* scores) const {
   const bool unit_rows = params_.metric == Metric::kCosine;
+  const bool stored = rows.are_widened_exactly();
   const float* const query_row = units_.query_row(query);
+  const void* group_rows[kMostRefined];
+  if (stored && !unit_rows) {
+    for (size_t first = 0; first < docs.size(); first += kMostRefined) {
+      const size_t count = std::min(docs.size() - first, size_t{kMostRefined});
+      for (size_t i = 0; i < count; ++i) group_rows[i] = rows.StoredRow(docs[first + i]);
+      Float32Dots(query_row, group_rows, rows.stored_dtype(), static_cast<int64_t>(count), dim_,
+                  scores + first);
+    }
+    return;
+  }
+  // As many as there is scratch memory for.
   for (size_t first = 0; first < docs.size(); first += kMostDots) {
-    const std::span<const int32_t> group =
-        docs.subspan(first, std::min(docs.size() - first, size_t{kMostDots}));
-    const float* group_rows[kMostDots];
+    const size_t count = std::min(docs.size() - first, size_t{kMostDots});
     float factors[kMostDots];
-    for (size_t i = 0; i < group.size(); ++i) {
+    for (size_t i = 0; i < count; ++i) {
       std::vector<float>& row_scratch = scratch.rows[i];
-      group_rows[i] = rows.Row(group[i], row_scratch);
-      factors[i] = unit_rows ? bounds.inverse_norm[static_cast<size_t>(group[i])] : 1;
+      const int32_t doc = docs[first + i];
+      const float* row = rows.Row(doc, row_scratch);
+      group_rows[i] = row;
+      if (!unit_rows) continue;
+      factors[i] = bounds.inverse_norm[static_cast<size_t>(doc)];
       if (factors[i] != 0) continue;
       row_scratch.resize(static_cast<size_t>(dim_));
-      units_.MakeUnitRow(group_rows[i], SquaredNorm(group_rows[i], dim_), row_scratch.data());
+      units_.MakeUnitRow(row, SquaredNorm(row, dim_), row_scratch.data());
       group_rows[i] = row_scratch.data();
       factors[i] = 1;
     }
-    Float32Dots(query_row, group_rows, static_cast<int64_t>(group.size()), dim_, scores + first);
+    Float32Dots(query_row, group_rows, DType::kFloat32, static_cast<int64_t>(count), dim_,
+                scores + first);
     if (!unit_rows) continue;
-    for (size_t i = 0; i < group.size(); ++i) scores[first + i] *= factors[i];
+    for (size_t i = 0; i < count; ++i) scores[first + i] *= factors[i];
   }
+}
+
+void Int8Screen::PrefetchQuery(int64_t query) const {
+  const float* const row = units_.query_row(query);
+  for (int64_t j = 0; j < dim_; j += kFloatsOfLine) __builtin_prefetch(row + j);
 }
 
 QueryBounds Int8Screen::InitialBounds(int64_t query) const {

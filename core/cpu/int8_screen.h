@@ -46,15 +46,18 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
 
  private:
   struct DocScratch {
-    std::vector<float> row;      // as converted; of unit length for cosine
+    std::vector<float> row;      // where converted, or made of unit length for cosine
     std::vector<float> centred;  // less the centre
     std::vector<uint8_t> codes;
   };
   void CodeQuery(int64_t query);
   void SetCentre();  // to centre_: what else follows from it
-  void CodeDoc(int64_t doc, DocScratch& scratch, int64_t bound_index, DocBoundArrays& bounds);
+  // `row`: the doc's values as the metric wants them.
+  void CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int64_t bound_index,
+               DocBoundArrays& bounds);
   void RefineScores(int64_t query, std::span<const int32_t> docs, const ChunkRows<float>& rows,
                     const DocBoundArrays& bounds, Scratch& scratch, float* scores) const override;
+  void PrefetchQuery(int64_t query) const override;
 
   const SearchParams params_;
   const int64_t dim_;

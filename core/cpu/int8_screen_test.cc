@@ -94,6 +94,36 @@ WorstRatios CheckEveryPair(Metric metric, int64_t dim, const Rows& rows) {
   for (int64_t q = 0; q < kQueries; ++q) {
     screen.refiner()->RefineScores(q, all_docs, chunk_rows, bounds, scratch, refined.data());
     const float factor = screen.CandidateErrorFactor(q);
+    {
+      // Many at once are as many one by one; a threshold in the middle keeps about half.
+      QueryBounds query{0, factor, 0};
+      std::vector<float> sorted = refined;
+      std::nth_element(sorted.begin(), sorted.begin() + kDocs / 2, sorted.end());
+      query.threshold = sorted[static_cast<size_t>(kDocs / 2)];
+      std::vector<float> lowers(all_docs.size() + kCandidatePadding);
+      std::vector<int32_t> kept_docs(lowers.size());
+      const int64_t kept = FilterScoresOf(all_docs.data(), refined.data(), kDocs, query,
+                                          bounds.CandidatesAt(0), lowers.data(), kept_docs.data());
+      int64_t expected = 0;
+      for (int32_t d = 0; d < kDocs; ++d) {
+        float lower = 0;
+        int32_t doc = 0;
+        if (FilterScoresOf(&d, &refined[static_cast<size_t>(d)], 1, query, bounds.CandidatesAt(0),
+                           &lower, &doc) == 0) {
+          continue;
+        }
+        if (expected < kept) {
+          EXPECT_EQ(kept_docs[static_cast<size_t>(expected)], d);
+        }
+        // The one is fused, the other need not be.
+        const float seen = lowers[static_cast<size_t>(expected)];
+        if (std::isfinite(lower)) {
+          EXPECT_NEAR(seen, lower, std::abs(lower) * 0x1p-20F + factor * 0x1p-20F);
+        }
+        ++expected;
+      }
+      EXPECT_EQ(kept, expected);
+    }
     for (int64_t d = 0; d < kDocs; ++d) {
       const float exact =
           ExactScore(metric, rows.queries.data() + q * dim, rows.docs.data() + d * dim, dim);

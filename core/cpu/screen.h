@@ -98,6 +98,9 @@ inline constexpr int64_t kChunkSampleDocs = 256;
 // Where tiles of docs may begin.
 inline constexpr int64_t kTileDocs = 64;
 
+// As many docs as are refined at once.
+inline constexpr int64_t kMostRefined = 32;
+
 // Screens docs one by one, in float32, as candidates want it.
 template <typename T>
 class CandidateRefiner {
@@ -113,6 +116,9 @@ class CandidateRefiner {
   virtual void RefineScores(int64_t query, std::span<const int32_t> docs, const ChunkRows<T>& rows,
                             const DocBoundArrays& bounds, Scratch& scratch,
                             float* scores) const = 0;
+
+  // Starts to fetch the query into cache. Any thread.
+  virtual void PrefetchQuery(int64_t query) const = 0;
 };
 
 // `T` is the working type: float, or double for compute dtype float64. Methods that say so may run

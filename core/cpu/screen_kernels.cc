@@ -119,8 +119,29 @@ FilterResult FilterScoresWith(const float* scores, int64_t n, const QueryBounds&
 int64_t FilterScoresOfImpl(const int32_t* docs, const float* scores, int64_t count,
                            const QueryBounds& query, const DocBounds& bounds, float* lower,
                            int32_t* doc) {
+  const Floats tag;
+  const Ints int_tag;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(tag));
+  const FloatVec threshold = hn::Set(tag, query.threshold);
+  const FloatVec error_factor = hn::Set(tag, query.error_factor);
   int64_t kept = 0;
-  for (int64_t i = 0; i < count; ++i) {
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    const auto at = hn::LoadU(int_tag, docs + i);
+    const FloatVec score = hn::LoadU(tag, scores + i);
+    const FloatVec norm = hn::GatherIndex(tag, bounds.norm, at);
+    const FloatVec bound = hn::Sub(hn::NegMulAdd(error_factor, norm, threshold),
+                                   hn::GatherIndex(tag, bounds.upper_offset, at));
+    const FloatMask mask = hn::Not(hn::Lt(score, bound));
+    const FloatVec sum = hn::Add(
+        score, hn::NegMulAdd(error_factor, norm, hn::GatherIndex(tag, bounds.lower_offset, at)));
+    const FloatVec certain = hn::IfThenElse(hn::Eq(sum, sum), sum,
+                                            hn::Set(tag, -std::numeric_limits<float>::infinity()));
+    hn::StoreU(hn::Compress(certain, mask), tag, lower + kept);
+    hn::StoreU(hn::Compress(at, hn::RebindMask(int_tag, mask)), int_tag, doc + kept);
+    kept += static_cast<int64_t>(hn::CountTrue(tag, mask));
+  }
+  for (; i < count; ++i) {
     const int32_t at = docs[i];
     doc[kept] = at;
     kept += KeepOne<false>(scores[i], at, query, bounds, lower + kept) ? 1 : 0;

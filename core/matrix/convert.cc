@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "core/matrix/stored_elements.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -77,21 +78,8 @@ inline bool Less(Bits a, Bits b) {
 
 // Branch-free, so that loops over it vectorise at the baseline instruction set. No step has a
 // subnormal operand: DAZ cannot change it.
-inline float WidenFloat16(uint16_t bits) {
-  const int32_t magnitude = bits & 0x7FFF;
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
-  const uint32_t shifted = static_cast<uint32_t>(magnitude) << 13;
-  const uint32_t normal = shifted + (112u << 23);
-  const uint32_t special = shifted | 0x7F800000u;
-  const auto subnormal = std::bit_cast<uint32_t>(static_cast<float>(magnitude) * 0x1p-24f);
-  uint32_t result = Select(magnitude < 0x0400, subnormal, normal);
-  result = Select(magnitude >= 0x7C00, special, result);
-  return std::bit_cast<float>(result | sign);
-}
-
-inline float WidenBFloat16(uint16_t bits) {
-  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
-}
+inline float WidenFloat16(uint16_t bits) { return WidenElement(StoredFloat16{bits}); }
+inline float WidenBFloat16(uint16_t bits) { return WidenElement(StoredBFloat16{bits}); }
 
 // A narrow binary format, and the numbers that rounding a wider float V to it needs.
 template <typename V>
@@ -366,6 +354,14 @@ template bool AreWorkingRows<double>(const MatrixView&, DType);
 template <typename T>
 absl::Status ConvertRows(const MatrixView& rows, DType compute_dtype, int64_t first_row, T* out,
                          int64_t out_stride, ConvertCounts& counts) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (IsWidenedExactly(rows.dtype, compute_dtype)) {
+      for (int64_t i = 0; i < rows.rows; ++i) {
+        WidenRow(rows.Row(i), rows.dtype, rows.dim, out + i * out_stride);
+      }
+      return absl::OkStatus();
+    }
+  }
   return VisitDType(rows.dtype, [&](auto element) {
     return VisitDType(compute_dtype, [&](auto compute) -> absl::Status {
       using E = decltype(element);

@@ -36,11 +36,11 @@ constexpr int64_t kGemmWorkspaceBytes = 2 * kMiB;
 // Fewer queries per thread than this, and threads share queries and split docs instead: so many are
 // bound by how fast docs come from memory.
 constexpr int64_t kMinQueriesPerThread = 16;
-// Candidates beyond 2 k: room for what comes before the first threshold stands. Survivors of codes
-// come one by one, and each that a threshold rules out need not be refined: the sooner it rises the
-// better. Others come in vectors.
+// Candidates beyond 2 k: room for what comes before the first threshold stands.
 constexpr int64_t kExtraCandidates = 128;
-constexpr int64_t kExtraCodedCandidates = 32;
+// Survivors of codes come one by one, and each that a threshold rules out need not be refined: the
+// sooner it rises the better, so lists hold half of k beyond k, and so many.
+constexpr int64_t kExtraCodedCandidates = 16;
 // Float32 lower bound, int32 doc, and the exact score once it is known.
 constexpr int64_t kCandidateBytes = 4 + 4 + 8;
 // Norm and two screen offsets, float32 each.
@@ -184,7 +184,8 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
   plan.query_tile = std::min(queries, kQueryTile);
   plan.candidate_capacity =
-      std::min(2 * shape.k, num_docs) + (coded ? kExtraCodedCandidates : kExtraCandidates);
+      coded ? std::min(shape.k + shape.k / 2, num_docs) + kExtraCodedCandidates
+            : std::min(2 * shape.k, num_docs) + kExtraCandidates;
 
   plan.memory.doc_blocks = (plan.doc_block + (coded ? kCodedPanel : 0)) * block_bytes_per_doc;
   plan.memory.score_tiles =

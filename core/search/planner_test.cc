@@ -26,7 +26,7 @@ void ExpectSound(const ProblemShape& shape, const MachineLimits& limits, const S
   EXPECT_GE(plan.num_chunks * plan.doc_chunk, shape.num_docs);
   EXPECT_LT((plan.num_chunks - 1) * plan.doc_chunk, shape.num_docs);
   EXPECT_LE(plan.doc_block, plan.doc_chunk);
-  EXPECT_GT(plan.candidate_capacity, std::min(2 * shape.k, shape.num_docs));
+  EXPECT_GT(plan.candidate_capacity, std::min(shape.k + shape.k / 2, shape.num_docs));
   if (plan.num_chunks > 1) {
     EXPECT_EQ(plan.doc_chunk % plan.doc_block, 0);
   }

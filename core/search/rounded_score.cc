@@ -5,7 +5,9 @@
 #include <limits>
 #include <optional>
 #include <type_traits>
+#include <vector>
 
+#include "core/matrix/stored_elements.h"
 #include "core/search/certain_rounding.h"
 #include "core/search/exact_score.h"
 #include "core/search/row_kernels.h"
@@ -50,18 +52,30 @@ float Canonical(double non_finite) {
   return std::isnan(non_finite) ? CanonicalNan<float>() : static_cast<float>(non_finite);
 }
 
-float RoundedInnerProduct(const PreparedQuery<float>& q, const float* d, double doc_norm,
-                          int64_t dim) {
-  const double sum = Dot(q.wide, d, dim);
+// Step 1. `sum`: of the products in float64, as Dot gives it.
+std::optional<float> RoundInnerProductIfCertain(const PreparedQuery<float>& q, double sum,
+                                                double doc_norm, int64_t dim) {
   if (!std::isfinite(sum)) return Canonical(sum);  // finite floats never overflow float64
   const double magnitude = q.norm * doc_norm;
   const double error = InnerProductError(dim, magnitude);
-  if (const auto score = RoundIfCertain(sum, error)) return *score;
+  return RoundIfCertain(sum, error);
+}
+
+// Steps 2 and 3.
+float DoubtfulInnerProduct(const PreparedQuery<float>& q, const float* d, double doc_norm,
+                           int64_t dim) {
+  const double magnitude = q.norm * doc_norm;
   const auto product = [&](int64_t j) -> std::optional<double> {
     return q.wide[j] * static_cast<double>(d[j]);
   };
   if (const auto score = RoundIfSumIsExact(SumIfExact(dim, magnitude, product))) return *score;
   return ExactScore(Metric::kInnerProduct, q.values, d, dim);
+}
+
+float RoundedInnerProduct(const PreparedQuery<float>& q, const float* d, double doc_norm,
+                          int64_t dim) {
+  const auto score = RoundInnerProductIfCertain(q, Dot(q.wide, d, dim), doc_norm, dim);
+  return score.has_value() ? *score : DoubtfulInnerProduct(q, d, doc_norm, dim);
 }
 
 float RoundedL2(const PreparedQuery<float>& q, const float* d, int64_t dim) {
@@ -156,6 +170,30 @@ template <>
 double RoundedScore<double>(Metric metric, const PreparedQuery<double>& q, const double* d,
                             double doc_norm, int64_t dim) {
   return RoundedDoubleScore(metric, q, d, doc_norm, dim);
+}
+
+void RoundedScores(Metric metric, const PreparedQuery<float>& q, const void* const* rows,
+                   DType stored, const double* doc_norms, int64_t count, int64_t dim,
+                   std::vector<float>& scratch, float* scores) {
+  const auto values = [&](const void* row) -> const float* {
+    if (stored == DType::kFloat32) return static_cast<const float*>(row);
+    scratch.resize(static_cast<size_t>(dim));
+    WidenRow(row, stored, dim, scratch.data());
+    return scratch.data();
+  };
+  if (metric != Metric::kInnerProduct) {
+    for (int64_t i = 0; i < count; ++i) {
+      scores[i] = RoundedScore<float>(metric, q, values(rows[i]), doc_norms[i], dim);
+    }
+    return;
+  }
+  double sums[kMostRoundedScores];
+  Dots(q.wide, rows, stored, count, dim, sums);
+  for (int64_t i = 0; i < count; ++i) {
+    const auto score = RoundInnerProductIfCertain(q, sums[i], doc_norms[i], dim);
+    scores[i] =
+        score.has_value() ? *score : DoubtfulInnerProduct(q, values(rows[i]), doc_norms[i], dim);
+  }
 }
 
 template PreparedQuery<float> PrepareQuery<float>(const float*, const double*, int64_t);

@@ -10,7 +10,9 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
+#include "core/matrix/dtype.h"
 #include "core/search/search.h"
 
 namespace tiny_knn {
@@ -36,5 +38,15 @@ PreparedQuery<T> PrepareQuery(const T* values, const double* wide, int64_t dim);
 // ScopedFloatEnvironment on this thread.
 template <typename T>
 T RoundedScore(Metric metric, const PreparedQuery<T>& q, const T* d, double doc_norm, int64_t dim);
+
+// The most rows that RoundedScores takes.
+inline constexpr int64_t kMostRoundedScores = 16;
+
+// scores[i] = RoundedScore of rows[i] and doc_norms[i], for i < count <= kMostRoundedScores, of
+// rows that hold elements of `stored`, which IsWidenedExactly to float32: rows of several are read
+// together, and without a copy. `scratch` is overwritten. Thread-safe under the same condition.
+void RoundedScores(Metric metric, const PreparedQuery<float>& q, const void* const* rows,
+                   DType stored, const double* doc_norms, int64_t count, int64_t dim,
+                   std::vector<float>& scratch, float* scores);
 
 }  // namespace tiny_knn

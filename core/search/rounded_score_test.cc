@@ -4,10 +4,14 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <iterator>
 #include <limits>
 #include <random>
 #include <vector>
 
+#include "core/matrix/dtype.h"
+#include "core/matrix/stored_elements.h"
 #include "core/search/exact_score.h"
 #include "core/search/float_environment.h"
 #include "core/search/isa.h"
@@ -129,6 +133,60 @@ TYPED_TEST(RoundedScoreTest, EqualsExactArithmeticOneUlpApart) {
     if (d.size() > 1) d[1] = ulp / 2;
     if (d.size() > 2) d[2] = (static_cast<T>(random() % 3) - 1) * ulp * ulp;
   });
+}
+
+// Rows as files store them, several at a time, against one row of float32 at a time.
+TEST(RoundedScoresTest, EqualOneScoreAtATimeForEveryStoredDType) {
+  const ScopedFloatEnvironment environment;
+  constexpr DType kStored[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt8,
+                               DType::kUInt8};
+  for (const IsaLevel level : {IsaLevel::kPortable, IsaLevel::kAvx2, IsaLevel::kAvx512}) {
+    if (static_cast<int>(level) > static_cast<int>(BestIsaLevel())) continue;
+    ASSERT_TRUE(ForceIsaLevelForTest(level).ok());
+    std::mt19937_64 random(3);
+    for (int round = 0; round < 300; ++round) {
+      const DType stored = kStored[random() % std::size(kStored)];
+      const size_t dim = 1 + random() % 90;
+      const int64_t count = 1 + static_cast<int64_t>(random() % kMostRoundedScores);
+      std::vector<float> q(dim);
+      // Bytes of any kind but for float32, where most would be of wild exponents.
+      for (float& value : q) value = static_cast<float>(random() % 4096) - 2048.F;
+      const std::vector<double> wide(q.begin(), q.end());
+      const PreparedQuery<float> query =
+          PrepareQuery(q.data(), wide.data(), static_cast<int64_t>(dim));
+      const size_t row_bytes = dim * static_cast<size_t>(ItemSize(stored));
+      std::vector<std::vector<char>> rows(static_cast<size_t>(count));
+      std::vector<const void*> pointers;
+      std::vector<double> norms;
+      std::vector<std::vector<float>> values(rows.size(), std::vector<float>(dim));
+      for (size_t i = 0; i < rows.size(); ++i) {
+        rows[i].resize(row_bytes);
+        for (char& byte : rows[i]) byte = static_cast<char>(random());
+        if (stored == DType::kFloat32) {
+          for (size_t j = 0; j < dim; ++j) values[i][j] = q[j] * static_cast<float>(random() % 3);
+          std::memcpy(rows[i].data(), values[i].data(), row_bytes);
+        }
+        WidenRow(rows[i].data(), stored, static_cast<int64_t>(dim), values[i].data());
+        pointers.push_back(rows[i].data());
+        const std::vector<double> doc_wide(values[i].begin(), values[i].end());
+        norms.push_back(
+            PrepareQuery(values[i].data(), doc_wide.data(), static_cast<int64_t>(dim)).norm);
+      }
+      for (const Metric metric : kMetrics) {
+        std::vector<float> scratch;
+        std::vector<float> scores(rows.size());
+        RoundedScores(metric, query, pointers.data(), stored, norms.data(), count,
+                      static_cast<int64_t>(dim), scratch, scores.data());
+        for (size_t i = 0; i < rows.size(); ++i) {
+          const float expected =
+              RoundedScore(metric, query, values[i].data(), norms[i], static_cast<int64_t>(dim));
+          EXPECT_EQ(std::bit_cast<uint32_t>(scores[i]), std::bit_cast<uint32_t>(expected))
+              << MetricName(metric) << ", " << DTypeName(stored) << ", dim " << dim << ", row "
+              << i;
+        }
+      }
+    }
+  }
 }
 
 }  // namespace

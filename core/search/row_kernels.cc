@@ -1,15 +1,23 @@
 #include "core/search/row_kernels.h"
 
+#include <algorithm>
+#include <type_traits>
+
+#include "core/matrix/stored_elements.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/search/row_kernels.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.h.
+#include "core/matrix/load_floats-inl.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tiny_knn::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
+using load_floats::HWY_NAMESPACE::LoadFloats;
 using Wide = hn::ScalableTag<double>;
 using WideVec = hn::Vec<Wide>;
 
@@ -19,11 +27,17 @@ HWY_INLINE WideVec LoadWide(const float* values) {
   return hn::PromoteTo(Wide(), hn::LoadU(narrow, values));
 }
 
+template <typename Element>
+HWY_INLINE WideVec LoadStored(const Element* values) {
+  return hn::PromoteTo(Wide(), LoadFloats(hn::Rebind<float, Wide>(), values));
+}
+
 HWY_INLINE double SumLanes(WideVec v) { return hn::GetLane(hn::SumOfLanes(Wide(), v)); }
 
 // Four independent chains hide the latency of the additions.
-template <typename Row>
-HWY_INLINE double DotRows(const double* HWY_RESTRICT q, const Row* HWY_RESTRICT d, int64_t dim) {
+template <typename Element>
+HWY_INLINE double DotRows(const double* HWY_RESTRICT q, const Element* HWY_RESTRICT d,
+                          int64_t dim) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(Wide()));
   WideVec sum0 = hn::Zero(Wide());
   WideVec sum1 = sum0;
@@ -31,16 +45,16 @@ HWY_INLINE double DotRows(const double* HWY_RESTRICT q, const Row* HWY_RESTRICT 
   WideVec sum3 = sum0;
   int64_t j = 0;
   for (; j + 4 * lanes <= dim; j += 4 * lanes) {
-    sum0 = hn::MulAdd(LoadWide(q + j), LoadWide(d + j), sum0);
-    sum1 = hn::MulAdd(LoadWide(q + j + lanes), LoadWide(d + j + lanes), sum1);
-    sum2 = hn::MulAdd(LoadWide(q + j + 2 * lanes), LoadWide(d + j + 2 * lanes), sum2);
-    sum3 = hn::MulAdd(LoadWide(q + j + 3 * lanes), LoadWide(d + j + 3 * lanes), sum3);
+    sum0 = hn::MulAdd(LoadWide(q + j), LoadStored(d + j), sum0);
+    sum1 = hn::MulAdd(LoadWide(q + j + lanes), LoadStored(d + j + lanes), sum1);
+    sum2 = hn::MulAdd(LoadWide(q + j + 2 * lanes), LoadStored(d + j + 2 * lanes), sum2);
+    sum3 = hn::MulAdd(LoadWide(q + j + 3 * lanes), LoadStored(d + j + 3 * lanes), sum3);
   }
   for (; j + lanes <= dim; j += lanes) {
-    sum0 = hn::MulAdd(LoadWide(q + j), LoadWide(d + j), sum0);
+    sum0 = hn::MulAdd(LoadWide(q + j), LoadStored(d + j), sum0);
   }
   double sum = SumLanes(hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3)));
-  for (; j < dim; ++j) sum += q[j] * static_cast<double>(d[j]);
+  for (; j < dim; ++j) sum += q[j] * static_cast<double>(WidenElementAt(d, j));
   return sum;
 }
 
@@ -62,6 +76,60 @@ HWY_INLINE double SquareRow(const Row* HWY_RESTRICT row, int64_t dim) {
 }
 
 double DotImpl(const double* q, const float* d, int64_t dim) { return DotRows(q, d, dim); }
+
+constexpr int64_t kRowsAtOnce = 4;
+
+// Two chains for each of four rows, which share the query's values.
+template <typename Element>
+HWY_INLINE void DotFourRows(const double* HWY_RESTRICT q, const void* const* rows, int64_t dim,
+                            const void* const* next, int64_t num_next, double* dots) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(Wide()));
+  WideVec even[kRowsAtOnce];
+  WideVec odd[kRowsAtOnce];
+  const Element* HWY_RESTRICT at[kRowsAtOnce];
+  const Element* ahead[kRowsAtOnce];
+  for (int64_t i = 0; i < kRowsAtOnce; ++i) {
+    even[i] = hn::Zero(Wide());
+    odd[i] = hn::Zero(Wide());
+    at[i] = static_cast<const Element*>(rows[i]);
+    ahead[i] = num_next > 0 ? static_cast<const Element*>(next[i % num_next]) : at[0];
+  }
+  int64_t j = 0;
+  for (; j + 2 * lanes <= dim; j += 2 * lanes) {
+    const WideVec first = LoadWide(q + j);
+    const WideVec second = LoadWide(q + j + lanes);
+#pragma GCC unroll 4
+    for (int i = 0; i < kRowsAtOnce; ++i) {
+      hwy::Prefetch(ahead[i] + j);
+      even[i] = hn::MulAdd(first, LoadStored(at[i] + j), even[i]);
+      odd[i] = hn::MulAdd(second, LoadStored(at[i] + j + lanes), odd[i]);
+    }
+  }
+  for (int i = 0; i < kRowsAtOnce; ++i) {
+    dots[i] = SumLanes(hn::Add(even[i], odd[i]));
+    for (int64_t rest = j; rest < dim; ++rest) {
+      dots[i] += q[rest] * static_cast<double>(WidenElementAt(at[i], rest));
+    }
+  }
+}
+
+template <typename Element>
+void DotsOf(const double* q, const void* const* rows, int64_t count, int64_t dim, double* dots) {
+  int64_t i = 0;
+  for (; i + kRowsAtOnce <= count; i += kRowsAtOnce) {
+    const void* const* const next = rows + i + kRowsAtOnce;
+    DotFourRows<Element>(q, rows + i, dim, next, count - i - kRowsAtOnce, dots + i);
+  }
+  for (; i < count; ++i) dots[i] = DotRows(q, static_cast<const Element*>(rows[i]), dim);
+}
+
+void DotsImpl(const double* q, const void* const* rows, DType stored, int64_t count, int64_t dim,
+              double* dots) {
+  VisitStoredElement(stored, [&](auto* type) {
+    DotsOf<std::remove_const_t<std::remove_pointer_t<decltype(type)>>>(q, rows, count, dim, dots);
+  });
+}
+
 double SquaredNormFloatImpl(const float* row, int64_t dim) { return SquareRow(row, dim); }
 double SquaredNormDoubleImpl(const double* row, int64_t dim) { return SquareRow(row, dim); }
 
@@ -212,6 +280,7 @@ HWY_AFTER_NAMESPACE();
 namespace tiny_knn {
 
 HWY_EXPORT(DotImpl);
+HWY_EXPORT(DotsImpl);
 HWY_EXPORT(DotWithSquareImpl);
 HWY_EXPORT(SquaredDistanceImpl);
 HWY_EXPORT(SquaredNormFloatImpl);
@@ -221,6 +290,10 @@ HWY_EXPORT(CompensatedSquaredDistanceImpl);
 
 double Dot(const double* q, const float* d, int64_t dim) {
   return HWY_DYNAMIC_DISPATCH(DotImpl)(q, d, dim);
+}
+void Dots(const double* q, const void* const* rows, DType stored, int64_t count, int64_t dim,
+          double* dots) {
+  HWY_DYNAMIC_DISPATCH(DotsImpl)(q, rows, stored, count, dim, dots);
 }
 DotAndSquare DotWithSquare(const double* q, const float* d, int64_t dim) {
   return HWY_DYNAMIC_DISPATCH(DotWithSquareImpl)(q, d, dim);

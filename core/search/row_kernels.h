@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "core/matrix/dtype.h"
+
 namespace tiny_knn {
 
 struct DotAndSquare {
@@ -22,6 +24,11 @@ struct PairSum {
 
 // Rows [dim]; `q` holds a query's values widened to double.
 double Dot(const double* q, const float* d, int64_t dim);
+// dots[i] = Dot(q, rows[i]) for i < count, several at a time, of rows that hold elements of
+// `stored`, which IsWidenedExactly to float32. While some are multiplied, the next ones are fetched
+// into cache.
+void Dots(const double* q, const void* const* rows, DType stored, int64_t count, int64_t dim,
+          double* dots);
 DotAndSquare DotWithSquare(const double* q, const float* d, int64_t dim);
 double SquaredDistance(const double* q, const float* d, int64_t dim);
 double SquaredNorm(const float* row, int64_t dim);
