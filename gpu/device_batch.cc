@@ -210,7 +210,9 @@ void DeviceBatch::ScreenTile(const DocChunk& chunk, int64_t first_query, int64_t
   filter.tails = chunk.tails();
   filter.queries = query_screens_.data();
   filter.lists = Lists();
-  if (params_.exclude_self) filter.first_self = first_query_ - chunk_begin_;
+  if (params_.exclude_self) {
+    filter.first_self = first_query_ - params_.first_doc - chunk_begin_;
+  }
   error(FilterTile(filter, stream_), "filtering a tile");
   SettleArgs settle = Settle(chunk, first_query, num_queries);
   settle.first_doc = filter.tile.first_doc;
@@ -353,8 +355,8 @@ absl::Status DeviceBatch::FindOutOfRange(RowSource& docs, int64_t begin, int64_t
   absl::Status status;
   for (int64_t i = 0; i < view->rows && status.ok(); ++i) {
     ConvertCounts ignored;
-    status = ConvertRows<float>(view->Slice(i, i + 1), params_.compute_dtype, begin + i, row.data(),
-                                dim_, ignored);
+    status = ConvertRows<float>(view->Slice(i, i + 1), params_.compute_dtype,
+                                params_.first_doc + begin + i, row.data(), dim_, ignored);
   }
   docs.Release();
   if (status.ok()) {
@@ -436,7 +438,8 @@ absl::Status DeviceBatch::Finish(int64_t num_docs, const TopKView& out, SearchRe
                    stream_),
           "sorting results");
     const auto has_next = [&](int64_t query) {
-      const bool excludes = params_.exclude_self && first_query_ + query < num_docs;
+      const int64_t self = first_query_ + query - params_.first_doc;
+      const bool excludes = params_.exclude_self && self >= 0 && self < num_docs;
       return num_docs - (excludes ? 1 : 0) > k;
     };
     error(
@@ -452,7 +455,8 @@ absl::Status DeviceBatch::Finish(int64_t num_docs, const TopKView& out, SearchRe
         const PairKey* const sorted = host_sorted_.data() + i * stride;
         for (int64_t rank = 0; rank < k; ++rank) {
           scores[query * k + rank] = ScoreOfKey<float>(ScoreKeyOf(sorted[rank]));
-          out.indices[query * k + rank] = static_cast<int64_t>(IndexOf(sorted[rank]));
+          out.indices[query * k + rank] =
+              params_.first_doc + static_cast<int64_t>(IndexOf(sorted[rank]));
         }
         if (has_next(query) && ScoreKeyOf(sorted[k]) == ScoreKeyOf(sorted[k - 1])) {
           ++tied[static_cast<size_t>(worker)];

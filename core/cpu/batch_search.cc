@@ -161,7 +161,7 @@ absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t e
   chunk_rows_ = values_kept ? std::make_unique<ChunkRows<T>>(warm_->view(), DType::kFloat32)
                             : std::make_unique<ChunkRows<T>>(chunk_, params_.compute_dtype);
   const KeptDocs kept = warm_ == nullptr ? KeptDocs() : warm_->KeptFrom(begin);
-  if (!prepared_) return screen_->StartChunk(chunk_, begin, kept);
+  if (!prepared_) return screen_->StartChunk(chunk_, params_.first_doc + begin, kept);
   screen_->StartPreparedChunk(kept);
   return absl::OkStatus();
 }
@@ -271,8 +271,8 @@ template <typename T>
 void BatchSearch<T>::PrepareBlock(IndexRange block, int w) {
   Worker& worker = workers_[static_cast<size_t>(w)];
   const IndexRange part = PartOf(block.size(), w, pool_.threads());
-  worker.status =
-      screen_->PrepareDocs(part, chunk_begin_ + block.begin, block.begin, *bounds_, worker.counts);
+  worker.status = screen_->PrepareDocs(part, params_.first_doc + chunk_begin_ + block.begin,
+                                       block.begin, *bounds_, worker.counts);
 }
 
 template <typename T>
@@ -412,7 +412,7 @@ double BatchSearch<T>::UpperBound(float lower, int32_t doc, double error) const 
 template <typename T>
 void BatchSearch<T>::RemoveSelf(int64_t query, CandidateList<T>& list) const {
   if (!params_.exclude_self || sampling_) return;
-  const int64_t self = first_query_ + query - chunk_begin_;
+  const int64_t self = first_query_ + query - params_.first_doc - chunk_begin_;
   const auto end = list.doc + list.size;
   const auto found = std::lower_bound(list.doc, end, self);
   if (found == end || *found != self) return;

@@ -174,7 +174,7 @@ class BatchSearch {
 
   // The docs that are screened: a chunk, or while sampling_ a sample of the first one.
   MatrixView chunk_;
-  int64_t chunk_begin_ = 0;  // index of the chunk's first doc
+  int64_t chunk_begin_ = 0;  // row of the chunk's first doc
   std::unique_ptr<ChunkRows<T>> chunk_rows_;
   DocBoundArrays* bounds_;
   int64_t rank_;  // of the lower bound that makes a threshold: k, or that of the sample

@@ -94,7 +94,8 @@ absl::Status ValidateSearch(const RowSource& queries, const RowSource& docs,
         queries.rows(), queries.name(), docs.rows(), docs.name()));
   }
   // A query whose own index is not a doc's loses nothing, but results have one k for all.
-  if (params.exclude_self && params.k > docs.rows() - 1) {
+  const bool may_lose_one = params.first_doc == 0 || params.first_doc < queries.rows();
+  if (params.exclude_self && may_lose_one && params.k > docs.rows() - 1) {
     return absl::InvalidArgumentError(
         fmt::format("k={} exceeds the number of docs D={} in {} less the query itself; with "
                     "--exclude-self k may be at most {}",

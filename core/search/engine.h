@@ -68,8 +68,9 @@ class Engine {
   virtual void EndWarmSearch(bool complete);
 
   // One batch: queries [first, first + count) of `queries`, one pass over `docs`. Arguments are
-  // valid. Fills `out` and adds to `report` (doc counts only when `first_query` is 0, so that a
-  // later pass does not count them again). Reports progress through `progress`, never null.
+  // valid. Fills `out`, where indices count from params.first_doc, and adds to `report` (doc counts
+  // only when `first_query` is 0, so that a later pass does not count them again). Reports progress
+  // through `progress`, never null.
   virtual absl::Status SearchBatch(RowSource& queries, int64_t first_query, int64_t num_queries,
                                    RowSource& docs, const SearchParams& params,
                                    const SearchPlan& plan, Progress& progress, const TopKView& out,
@@ -86,8 +87,9 @@ class Engine {
 };
 
 // Every rule about arguments, in one place: dims agree and are at least 1, 1 <= k <= D (D - 1 with
-// exclude_self), both files may be converted to the compute dtype. Messages name the file and say
-// what would work: "k=11 exceeds the number of docs D=10; ...".
+// exclude_self, unless all docs come after the last query's own), both files may be converted to
+// the compute dtype. Messages name the file and say what would work: "k=11 exceeds the number of
+// docs D=10; ...".
 absl::Status ValidateSearch(const RowSource& queries, const RowSource& docs,
                             const SearchParams& params);
 

@@ -168,7 +168,7 @@ struct SearchInput {
 // One search, and what it does differently from the oracle.
 std::string SearchAndCompare(Engine& engine, const Case& c, const SearchInput& input,
                              const RunOptions& options, const Expected& expected) {
-  const SearchParams params{c.k, c.metric, c.compute_dtype, c.exclude_self};
+  const SearchParams params{c.k, c.metric, c.compute_dtype, c.exclude_self, c.first_doc};
   Results found(c, expected.results.dtype);
   CollectingSink sink(found);
   const uint32_t mxcsr_before = _mm_getcsr();
@@ -226,7 +226,7 @@ std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test,
       Store(problem.queries, c.query_dtype, c.num_queries, c.dim, strided ? 5 : 0, strided ? 1 : 0);
   const StoredMatrix doc_rows =
       Store(problem.docs, c.doc_dtype, c.num_docs, c.dim, strided ? 3 : 0, strided ? 1 : 0);
-  const SearchParams params{c.k, c.metric, c.compute_dtype, c.exclude_self};
+  const SearchParams params{c.k, c.metric, c.compute_dtype, c.exclude_self, c.first_doc};
 
   const DType score_dtype = WorkingDType(c.compute_dtype);
   Results expected(c, score_dtype);
