@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 
 #include "core/cpu/index_range.h"
 #include "core/matrix/convert.h"
 #include "core/matrix/finite.h"
 #include "core/search/ranking.h"
+#include "core/search/screen_rules.h"
 #include "gpu/prepare_kernels.h"
 #include "gpu/query_bounds.h"
 
@@ -130,6 +132,7 @@ absl::Status DeviceBatch::UploadQueries(const float* values) {
   };
   upload(query_screens_, screens);
   upload(query_units_, units);
+  units_ = units;
   upload(query_norms_, norms);
   upload(thresholds_, thresholds);
   const auto clear = [&](auto& buffer) {
@@ -390,11 +393,18 @@ absl::Status DeviceBatch::SearchChunk(RowSource& docs, DocChunk& chunk, int64_t 
   return status;
 }
 
-absl::Status DeviceBatch::SearchDocs(RowSource& docs, DocChunk& chunk, PrepareTally& tally) {
+absl::Status DeviceBatch::SearchDocs(RowSource& docs, int64_t begin, DocChunk& chunk,
+                                     PrepareTally& tally, const AtBorder& at_border) {
+  seen_docs_ = begin;
   absl::Status status =
       resources_.uploader.Reserve(plan_.slice_docs * dim_ * ItemSize(docs.dtype()));
-  for (int64_t begin = 0; begin < docs.rows() && status.ok(); begin += plan_.doc_chunk) {
-    status = SearchChunk(docs, chunk, begin, std::min(begin + plan_.doc_chunk, docs.rows()));
+  while (begin < docs.rows() && status.ok()) {
+    const int64_t end = std::min(begin + plan_.doc_chunk, docs.rows());
+    status = SearchChunk(docs, chunk, begin, end);
+    begin = end;
+    if (status.ok() && at_border && begin < docs.rows()) {
+      status = at_border(begin, *host_tally_.data());
+    }
   }
   // Whatever happened, nothing may be under way when buffers go.
   FirstError error;
@@ -424,29 +434,105 @@ absl::Status DeviceBatch::SearchPreparedDocs(RowSource& docs, const DocChunk& ch
   return error.Take();
 }
 
+absl::Status DeviceBatch::RestoreBest(const BatchSaver& saver, int64_t first_row) {
+  const int64_t capacity = params_.k + 1;
+  std::vector<PairKey> keys(static_cast<size_t>(num_queries_ * capacity), 0);
+  std::vector<int32_t> counts;
+  std::vector<float> thresholds;
+  for (int64_t query = 0; query < num_queries_; ++query) {
+    const std::span<const SavedDoc> best = saver.BestOf(first_row + query);
+    PairKey* const to = keys.data() + query * capacity;
+    for (size_t rank = 0; rank < best.size(); ++rank) {
+      to[rank] = MakePairKey(static_cast<uint32_t>(best[rank].key),
+                             static_cast<uint32_t>(best[rank].index - params_.first_doc));
+    }
+    counts.push_back(static_cast<int32_t>(best.size()));
+    float threshold = kMinusInfinity;
+    if (static_cast<int64_t>(best.size()) >= params_.k) {
+      const auto kth = static_cast<uint32_t>(best[static_cast<size_t>(params_.k - 1)].key);
+      threshold = ThresholdFor(units_[static_cast<size_t>(query)], ScoreOfKey<float>(kth));
+    }
+    thresholds.push_back(threshold);
+  }
+  FirstError error;
+  const auto upload = [&](auto& buffer, const auto& from) {
+    error(cudaMemcpyAsync(buffer.data(), from.data(), from.size() * sizeof(from[0]),
+                          cudaMemcpyHostToDevice, stream_),
+          "copying results to the device");
+  };
+  upload(best_keys_, keys);
+  upload(best_counts_, counts);
+  upload(thresholds_, thresholds);
+  error(cudaStreamSynchronize(stream_), "copying results to the device");
+  return error.Take();
+}
+
+absl::Status DeviceBatch::SortGroup(int64_t first, int64_t count) {
+  FirstError error;
+  const size_t bytes = static_cast<size_t>(count * (params_.k + 1)) * sizeof(PairKey);
+  // A query that has no pair of rank k + 1 leaves its place alone.
+  error(cudaMemsetAsync(keys_.data(), 0, bytes, stream_), "clearing device memory");
+  error(SortBest(Best(), static_cast<int32_t>(first), static_cast<int32_t>(count), keys_.data(),
+                 stream_),
+        "sorting results");
+  error(cudaMemcpyAsync(host_sorted_.data(), keys_.data(), bytes, cudaMemcpyDeviceToHost, stream_),
+        "copying results");
+  error(cudaStreamSynchronize(stream_), "copying results");
+  return error.Take();
+}
+
+absl::StatusOr<SearchSpan> DeviceBatch::ReadBest() {
+  SearchSpan span;
+  span.num_queries = num_queries_;
+  std::vector<int32_t> counts(static_cast<size_t>(num_queries_));
+  FirstError error;
+  error(cudaMemcpyAsync(counts.data(), best_counts_.data(), counts.size() * sizeof(counts[0]),
+                        cudaMemcpyDeviceToHost, stream_),
+        "copying results");
+  error(cudaStreamSynchronize(stream_), "copying results");
+  for (int64_t first = 0; first < num_queries_ && error.ok(); first += plan_.group) {
+    const int64_t count = std::min(plan_.group, num_queries_ - first);
+    error(SortGroup(first, count));
+    if (!error.ok()) break;
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t found = counts[static_cast<size_t>(first + i)];
+      const PairKey* const sorted = host_sorted_.data() + i * (params_.k + 1);
+      span.counts.push_back(found);
+      for (int32_t rank = 0; rank < found; ++rank) {
+        span.docs.push_back({ScoreKeyOf(sorted[rank]),
+                             params_.first_doc + static_cast<int64_t>(IndexOf(sorted[rank]))});
+      }
+    }
+  }
+  const absl::Status status = error.Take();
+  if (!status.ok()) return status;
+  return span;
+}
+
+absl::Status DeviceBatch::AddWork(SearchReport& report) {
+  uint64_t rescored = 0;
+  FirstError error;
+  error(cudaMemcpyAsync(&rescored, rescored_.data(), sizeof(rescored), cudaMemcpyDeviceToHost,
+                        stream_),
+        "copying a counter");
+  error(cudaStreamSynchronize(stream_), "copying a counter");
+  if (error.ok()) report.rescored_pairs += static_cast<int64_t>(rescored);
+  return error.Take();
+}
+
 absl::Status DeviceBatch::Finish(int64_t num_docs, const TopKView& out, SearchReport& report) {
   const int64_t k = params_.k;
   const int64_t stride = k + 1;
   auto* const scores = static_cast<float*>(out.scores);
   for (int64_t first = 0; first < num_queries_; first += plan_.group) {
     const int64_t count = std::min(plan_.group, num_queries_ - first);
-    FirstError error;
-    const size_t bytes = static_cast<size_t>(count * stride) * sizeof(PairKey);
-    // A query that has no pair of rank k + 1 leaves its place alone.
-    error(cudaMemsetAsync(keys_.data(), 0, bytes, stream_), "clearing device memory");
-    error(SortBest(Best(), static_cast<int32_t>(first), static_cast<int32_t>(count), keys_.data(),
-                   stream_),
-          "sorting results");
+    const absl::Status status = SortGroup(first, count);
+    if (!status.ok()) return status;
     const auto has_next = [&](int64_t query) {
       const int64_t self = first_query_ + query - params_.first_doc;
       const bool excludes = params_.exclude_self && self >= 0 && self < num_docs;
       return num_docs - (excludes ? 1 : 0) > k;
     };
-    error(
-        cudaMemcpyAsync(host_sorted_.data(), keys_.data(), bytes, cudaMemcpyDeviceToHost, stream_),
-        "copying results");
-    error(cudaStreamSynchronize(stream_), "copying results");
-    if (!error.ok()) return error.Take();
     std::vector<int64_t> tied(static_cast<size_t>(pool_.threads()), 0);
     pool_.Run([&](int worker) {
       const IndexRange part = PartOf(count, worker, pool_.threads());
@@ -465,14 +551,7 @@ absl::Status DeviceBatch::Finish(int64_t num_docs, const TopKView& out, SearchRe
     });
     for (const int64_t queries : tied) report.queries_with_tie_at_k += queries;
   }
-  uint64_t rescored = 0;
-  FirstError error;
-  error(cudaMemcpyAsync(&rescored, rescored_.data(), sizeof(rescored), cudaMemcpyDeviceToHost,
-                        stream_),
-        "copying a counter");
-  error(cudaStreamSynchronize(stream_), "copying a counter");
-  if (error.ok()) report.rescored_pairs += static_cast<int64_t>(rescored);
-  return error.Take();
+  return AddWork(report);
 }
 
 }  // namespace tiny_knn

@@ -122,15 +122,40 @@ absl::Status BatchSearch<T>::LoadQueries(RowSource& queries, SearchReport& repor
 }
 
 template <typename T>
-absl::Status BatchSearch<T>::SearchDocs(RowSource& docs, SearchReport& report) {
+absl::Status BatchSearch<T>::SearchDocs(RowSource& docs, const SearchReport& before,
+                                        BatchSaver* saver, SearchReport& report) {
+  int64_t begin = 0;
+  if (saver != nullptr && saver->docs_done() > 0) {
+    RestoreBest(*saver);
+    begin = saver->docs_done();
+  }
   // Prepared docs are resident, whatever the plan has room for.
   const int64_t chunk = prepared_ ? docs.rows() : plan_.doc_chunk;
-  for (int64_t begin = 0; begin < docs.rows(); begin += chunk) {
-    const absl::Status status = SearchChunk(docs, begin, std::min(begin + chunk, docs.rows()));
+  while (begin < docs.rows()) {
+    const int64_t end = std::min(begin + chunk, docs.rows());
+    const absl::Status status = SearchChunk(docs, begin, end);
     chunk_rows_.reset();
     docs.Release();
     if (!status.ok()) return status;
+    begin = end;
+    if (saver == nullptr || begin == docs.rows() || !saver->Due()) continue;
+    const absl::Status saved = SaveBest(begin, before, *saver);
+    if (!saved.ok()) return saved;
   }
+  if (warm_ != nullptr && !prepared_) {
+    PrepareCounts seen;
+    for (const Worker& worker : workers_) {
+      seen.nonfinite_rows += worker.counts.nonfinite_rows;
+      seen.convert.infs_made += worker.counts.convert.infs_made;
+    }
+    warm_->FinishFilling(seen);
+  }
+  AddCounts(report);
+  return absl::OkStatus();
+}
+
+template <typename T>
+void BatchSearch<T>::AddCounts(SearchReport& report) const {
   report.repeated_queries += repeated_queries_;
   PrepareCounts seen = prepared_ ? warm_->counts() : PrepareCounts();
   for (const Worker& worker : workers_) {
@@ -139,11 +164,9 @@ absl::Status BatchSearch<T>::SearchDocs(RowSource& docs, SearchReport& report) {
     seen.nonfinite_rows += worker.counts.nonfinite_rows;
     seen.convert.infs_made += worker.counts.convert.infs_made;
   }
-  if (warm_ != nullptr && !prepared_) warm_->FinishFilling(seen);
-  if (first_query_ > 0) return absl::OkStatus();  // every pass sees the same docs
+  if (first_query_ > 0) return;  // every pass sees the same docs
   report.nonfinite_doc_rows += seen.nonfinite_rows;
   report.infs_made_in_docs += seen.convert.infs_made;
-  return absl::OkStatus();
 }
 
 template <typename T>

@@ -31,6 +31,7 @@
 #include "core/matrix/aligned_vector.h"
 #include "core/search/planner.h"
 #include "core/search/search.h"
+#include "core/search/search_state.h"
 
 namespace tiny_knn {
 
@@ -46,10 +47,20 @@ class BatchSearch {
               Progress& progress);
 
   absl::Status LoadQueries(RowSource& queries, SearchReport& report);
-  absl::Status SearchDocs(RowSource& docs, SearchReport& report);
+  // From the docs on that `saver` says the queries are done with, and telling it how far they are;
+  // null: from the first one. `before`: the search's report before these queries were loaded.
+  absl::Status SearchDocs(RowSource& docs, const SearchReport& before, BatchSaver* saver,
+                          SearchReport& report);
   void Finish(const TopKView& out, SearchReport& report);
 
  private:
+  // The best docs of another process, and the thresholds that they make.
+  void RestoreBest(const BatchSaver& saver);
+  // The state between two chunks: `docs_done` docs are rescored.
+  absl::Status SaveBest(int64_t docs_done, const SearchReport& before, BatchSaver& saver) const;
+  // Adds what was noticed so far, but for what Finish adds.
+  void AddCounts(SearchReport& report) const;
+
   // Docs of a tile that a screen with a refiner kept for one query.
   struct Survivors {
     std::vector<int32_t> doc;  // [doc_tile + kCandidatePadding]

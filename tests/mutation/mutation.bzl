@@ -29,6 +29,7 @@ _SOURCES = [
     "batch_guess.cc",
     "batch_rescore.cc",
     "batch_search.cc",
+    "batch_state.cc",
     "candidates.cc",
     "chunk_rows.cc",
     "cpu_engine.cc",
