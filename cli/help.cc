@@ -39,7 +39,7 @@ std::span<const Verb> AllVerbs() {
       {"eval", "how much of a true result another one has", kEvalHelp, EvalVerb, EvalVerbFlags,
        kResults},
       {"merge", "results of ranges of the docs, as one", kMergeHelp, MergeVerb, MergeVerbFlags,
-       kResults},
+       kParts},
       {"demo", "nearest words of a few words, from bundled data", kDemoHelp, DemoVerb,
        DemoVerbFlags, kWords},
       {"completion", "words for the Tab key of bash or zsh", kCompletionHelp, CompletionVerb,

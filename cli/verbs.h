@@ -24,6 +24,7 @@ struct Verb {
     kMatrixOrResult,
     kResult,
     kResults,
+    kParts,
     kWords,
     kCommand,
     kJobs,

@@ -4,9 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
-#include <map>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -16,11 +13,11 @@
 #include "core/io/row_range.h"
 #include "core/job/checkpoint.h"
 #include "core/job/docs_range.h"
+#include "core/job/job_checkpoint.h"
 #include "core/job/job_paths.h"
-#include "core/job/one_line.h"
+#include "core/job/result_sink.h"
 #include "core/job/verify.h"
 #include "core/job/version.h"
-#include "core/search/canonical_nan.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -107,99 +104,6 @@ absl::Status CheckOutputIsNoInput(const JobSpec& spec, const PreparedJob& job) {
   return absl::OkStatus();
 }
 
-// Takes from each row the doc with its query's own index, and leaves the place that is left over at
-// the end to no doc: index -1, score NaN.
-class SelfDroppingWriter : public ResultWriter {
- public:
-  SelfDroppingWriter(std::unique_ptr<ResultWriter> writer, int64_t k, DType score_dtype)
-      : writer_(std::move(writer)), k_(k), score_dtype_(score_dtype) {}
-
-  absl::Status WriteRows(int64_t first_query, int64_t num_queries, const int64_t* indices,
-                         const void* scores) override {
-    if (score_dtype_ == DType::kFloat64) {
-      return WriteAs(first_query, num_queries, indices, static_cast<const double*>(scores));
-    }
-    return WriteAs(first_query, num_queries, indices, static_cast<const float*>(scores));
-  }
-  absl::Status Commit() override { return writer_->Commit(); }
-
- private:
-  // A row at a time: rows are short here.
-  template <typename T>
-  absl::Status WriteAs(int64_t first_query, int64_t num_queries, const int64_t* indices,
-                       const T* scores) {
-    std::vector<int64_t> kept_indices;
-    std::vector<T> kept_scores;
-    for (int64_t row = 0; row < num_queries; ++row) {
-      const int64_t query = first_query + row;
-      kept_indices.clear();
-      kept_scores.clear();
-      for (int64_t i = row * k_; i < (row + 1) * k_; ++i) {
-        if (indices[i] == query) continue;
-        kept_indices.push_back(indices[i]);
-        kept_scores.push_back(scores[i]);
-      }
-      kept_indices.resize(static_cast<size_t>(k_), -1);
-      kept_scores.resize(static_cast<size_t>(k_), CanonicalNan<T>());
-      const absl::Status written =
-          writer_->WriteRows(query, 1, kept_indices.data(), kept_scores.data());
-      if (!written.ok()) return written;
-    }
-    return absl::OkStatus();
-  }
-
-  const std::unique_ptr<ResultWriter> writer_;
-  const int64_t k_;
-  const DType score_dtype_;
-};
-
-// Writes finished rows, and keeps a copy of those that will be verified.
-class ResultSink : public TopKSink {
- public:
-  ResultSink(ResultWriter& writer, std::vector<int64_t> keep)
-      : writer_(writer), keep_(std::move(keep)) {}
-
-  // From now on rows are also kept in the checkpoint.
-  void set_checkpoint(Checkpoint* checkpoint) { checkpoint_ = checkpoint; }
-
-  absl::Status Take(int64_t first_query, const TopKView& results) override {
-    const Clock::time_point start = Clock::now();
-    const size_t row_bytes =
-        static_cast<size_t>(results.k) * static_cast<size_t>(ItemSize(results.score_dtype));
-    const auto* scores = static_cast<const std::byte*>(results.scores);
-    const auto begin = std::lower_bound(keep_.begin(), keep_.end(), first_query);
-    const auto end = std::lower_bound(begin, keep_.end(), first_query + results.num_queries);
-    for (auto query = begin; query != end; ++query) {
-      const int64_t row = *query - first_query;
-      Row& kept = rows_[*query];
-      const int64_t* indices = results.indices + row * results.k;
-      kept.indices.assign(indices, indices + results.k);
-      const std::byte* row_scores = scores + static_cast<size_t>(row) * row_bytes;
-      kept.scores.assign(row_scores, row_scores + row_bytes);
-    }
-    absl::Status status =
-        writer_.WriteRows(first_query, results.num_queries, results.indices, results.scores);
-    if (status.ok() && checkpoint_ != nullptr) status = checkpoint_->Append(results);
-    seconds_ += SecondsSince(start);
-    return status;
-  }
-
-  struct Row {
-    std::vector<int64_t> indices;
-    std::vector<std::byte> scores;
-  };
-  // Query index to its row, for every kept query that was taken.
-  std::map<int64_t, Row>& rows() { return rows_; }
-  double seconds() const { return seconds_; }
-
- private:
-  ResultWriter& writer_;
-  const std::vector<int64_t> keep_;  // ascending
-  Checkpoint* checkpoint_ = nullptr;
-  std::map<int64_t, Row> rows_;
-  double seconds_ = 0;
-};
-
 absl::Status CheckInputsUnchanged(PreparedJob& job) {
   absl::Status status = job.queries->CheckUnchanged();
   return status.ok() ? job.docs->CheckUnchanged() : status;
@@ -255,47 +159,6 @@ absl::Status TakeRange(int64_t begin, int64_t end, PreparedJob& job) {
     job.drops_self_when_written = true;
   }
   return absl::OkStatus();
-}
-
-// What a search has to have in common with one whose checkpoint it goes on from: all that its
-// result depends on. The device's number may change when the machine starts again, so that a file
-// is known by the rest.
-std::vector<std::pair<std::string, std::string>> IdentityOf(const JobSpec& spec,
-                                                            const PreparedJob& job) {
-  const auto version_text = [](const FileVersion& version) {
-    return fmt::format("a file of {} bytes, inode {}, modified {}.{:09}, changed {}.{:09}",
-                       version.size, version.inode, version.mtime_ns / 1'000'000'000,
-                       version.mtime_ns % 1'000'000'000, version.ctime_ns / 1'000'000'000,
-                       version.ctime_ns % 1'000'000'000);
-  };
-  std::vector<std::pair<std::string, std::string>> identity = {
-      {"tiny-knn", std::string(kTinyKnnVersion)},
-      {"k", fmt::to_string(job.k_of_all())},
-      {"metric", std::string(MetricName(spec.metric))},
-      {"dtype", std::string(DTypeName(spec.compute_dtype))},
-      {"input dtype", spec.input_dtype ? std::string(DTypeName(*spec.input_dtype)) : ""},
-      {"exclude-self", spec.exclude_self ? "on" : "off"},
-      {"docs range",
-       job.part ? fmt::format("{}:{}", job.part->docs_begin, job.part->docs_end) : "all"},
-      {"queries", version_text(job.queries_version)},
-      {"number of docs files", fmt::to_string(job.docs_files.size())}};
-  for (const DocsFile& file : job.docs_files) {
-    const bool only = job.docs_files.size() == 1;
-    identity.emplace_back(only ? "docs" : OneLine(file.name), version_text(file.version));
-  }
-  return identity;
-}
-
-absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const JobSpec& spec, PreparedJob& job) {
-  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint =
-      Checkpoint::Open({.path = ResolvePath(spec, spec.checkpoint_path),
-                        .interval = std::chrono::seconds(spec.checkpoint_seconds),
-                        .identity = IdentityOf(spec, job),
-                        .num_queries = job.queries->rows(),
-                        .num_docs = job.docs->rows(),
-                        .params = job.params});
-  if (checkpoint.ok()) job.share_done_before = (*checkpoint)->share_done();
-  return checkpoint;
 }
 
 absl::StatusOr<PreparedJob> Prepare(const JobSpec& spec, DocsUse use) {
@@ -372,7 +235,7 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
   std::unique_ptr<Checkpoint> checkpoint;
   std::string temporary_tag = options.temporary_tag;
   if (!spec.checkpoint_path.empty()) {
-    absl::StatusOr<std::unique_ptr<Checkpoint>> opened = OpenCheckpoint(spec, job);
+    absl::StatusOr<std::unique_ptr<Checkpoint>> opened = OpenJobCheckpoint(spec, job);
     if (!opened.ok()) return opened.status();
     checkpoint = *std::move(opened);
     if (temporary_tag.empty()) {
@@ -384,16 +247,16 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
   }
   // Before the search: a folder that cannot be written and a disk that is full are found now.
   const Clock::time_point create_start = Clock::now();
-  absl::StatusOr<std::unique_ptr<ResultWriter>> writer =
+  absl::StatusOr<std::unique_ptr<ResultWriter>> created =
       CreateResultWriter(job.output_path, metadata, {temporary_tag});
-  if (!writer.ok()) return writer.status();
+  if (!created.ok()) return created.status();
+  std::unique_ptr<ResultWriter> writer = *std::move(created);
   if (job.drops_self_when_written) {
-    *writer =
-        std::make_unique<SelfDroppingWriter>(*std::move(writer), metadata.k, metadata.score_dtype);
+    writer = MakeSelfDroppingWriter(std::move(writer), metadata.k, metadata.score_dtype);
   }
   const double create_seconds = SecondsSince(create_start);
 
-  ResultSink sink(**writer, SampleDistinct(job.queries->rows(), spec.verify_queries, kVerifySeed));
+  ResultSink sink(*writer, SampleDistinct(job.queries->rows(), spec.verify_queries, kVerifySeed));
   if (checkpoint != nullptr) {
     status = checkpoint->Replay(sink);
     if (!status.ok()) return status;
@@ -427,7 +290,7 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
   if (!status.ok()) return status;
 
   const Clock::time_point commit_start = Clock::now();
-  status = (*writer)->Commit();
+  status = writer->Commit();
   if (!status.ok()) return status;
   result.write_seconds = create_seconds + sink.seconds() + SecondsSince(commit_start);
   if (checkpoint != nullptr) {

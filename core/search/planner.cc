@@ -72,8 +72,8 @@ constexpr int64_t kLeastCodedDocsPerResult = 16;
 constexpr int64_t kCodedDocScalarBytes = 16;
 // Docs whose codes lie together.
 constexpr int64_t kCodedPanel = 64;
-// Where the state is saved between chunks, a chunk is some seconds of multiplications or of reading,
-// but long enough for its survivors to be few.
+// Where the state is saved between chunks, a chunk is some seconds of multiplications or of
+// reading, but long enough for its survivors to be few.
 constexpr int64_t kSavedChunkProducts = int64_t{1} << 37;
 constexpr int64_t kSavedChunkBytes = int64_t{1} << 31;
 constexpr int64_t kLeastSavedChunk = 16384;
@@ -132,8 +132,8 @@ int64_t MostDocsOfSavedChunk(const ProblemShape& shape, int64_t queries) {
   const int64_t dim = std::max<int64_t>(1, shape.dim);
   const int64_t by_products = kSavedChunkProducts / dim / queries;
   const int64_t by_bytes = kSavedChunkBytes / (dim * ItemSize(shape.doc_dtype));
-  return std::max({std::min(by_products, by_bytes), kLeastSavedChunk,
-                   kLeastSavedChunkPerResult * shape.k});
+  return std::max(
+      {std::min(by_products, by_bytes), kLeastSavedChunk, kLeastSavedChunkPerResult * shape.k});
 }
 
 // How many docs of a chunk thresholds are guessed from, 0: none.
