@@ -124,6 +124,7 @@ absl::Status Checkpoint::OpenRows() {
     return absl::FailedPreconditionError(
         fmt::format("{}: another process has just used this checkpoint; run again", options_.path));
   }
+  rows_are_ours_ = true;
   char magic[kRowsMagic.size()];
   const absl::StatusOr<int64_t> got =
       ReadAt(rows_.get(), 0, std::as_writable_bytes(std::span(magic)), path);
@@ -137,7 +138,8 @@ absl::Status Checkpoint::OpenRows() {
 
 void Checkpoint::RemoveEmptyRows() {
   struct stat opened;
-  if (fstat(rows_.get(), &opened) == 0 && opened.st_size == 0) unlink(rows_path().c_str());
+  if (rows_are_ours_ && fstat(rows_.get(), &opened) == 0 && opened.st_size == 0)
+    unlink(rows_path().c_str());
 }
 
 absl::Status Checkpoint::Begin() {

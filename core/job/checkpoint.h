@@ -80,9 +80,10 @@ class Checkpoint : public SearchSaver {
 
   const CheckpointOptions options_;
   UniqueFd rows_;
-  CheckpointData data_;      // as it was found
-  int64_t num_rows_ = 0;     // in the other file
-  uint32_t rows_crc32_ = 0;  // of them
+  bool rows_are_ours_ = false;  // locked, and still under its name
+  CheckpointData data_;         // as it was found
+  int64_t num_rows_ = 0;        // in the other file
+  uint32_t rows_crc32_ = 0;     // of them
   bool rows_are_synced_ = true;
   Clock::time_point last_save_;
   Clock::duration save_took_{};
