@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "capi/jobs_for_test.h"
 #include "capi/tiny_knn.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -53,39 +54,6 @@ Rows InMemory(const char* name, const std::vector<float>& values, int64_t dim) {
   tknn_rows* rows = nullptr;
   EXPECT_EQ(tknn_rows_from_memory(name, &matrix, &rows), TKNN_OK) << tknn_last_error();
   return Rows(rows);
-}
-
-// 0, 1, 2, ... in one column.
-std::vector<float> Count(int64_t count) {
-  std::vector<float> values(static_cast<size_t>(count));
-  std::iota(values.begin(), values.end(), 0.0F);
-  return values;
-}
-
-tknn_search_params Params(int64_t k, tknn_metric metric = TKNN_METRIC_IP) {
-  tknn_search_params params = {};
-  params.k = k;
-  params.metric = metric;
-  return params;
-}
-
-std::string TestPath(const std::string& name) {
-  const std::filesystem::path folder =
-      std::filesystem::path(testing::TempDir()) /
-      testing::UnitTest::GetInstance()->current_test_info()->name();
-  std::filesystem::create_directories(folder);
-  return folder / name;
-}
-
-void WriteNpy(const std::string& path, const std::vector<float>& values, int64_t dim) {
-  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" +
-                       std::to_string(static_cast<int64_t>(values.size()) / dim) + ", " +
-                       std::to_string(dim) + "), }";
-  header.resize(117, ' ');
-  std::ofstream file(path, std::ios::binary);
-  file << std::string("\x93NUMPY\x01\x00\x76\x00", 10) << header << '\n';
-  file.write(reinterpret_cast<const char*>(values.data()),
-             static_cast<std::streamsize>(values.size() * sizeof(float)));
 }
 
 TEST(CapiTest, EveryDTypeOfMemoryIsReadForWhatItIs) {
@@ -390,18 +358,6 @@ TEST(CapiTest, AForkedChildSearchesWithWhatItHas) {
   EXPECT_TRUE(search());
 }
 
-// Points into its arguments.
-tknn_job_params JobOf(const std::string& queries, const std::string& docs,
-                      const std::string& output) {
-  tknn_job_params params = {};
-  params.queries_path = queries.c_str();
-  params.docs_path = docs.c_str();
-  params.output_path = output.c_str();
-  params.stored_dtype = TKNN_DTYPE_AS_STORED;
-  params.device = "cpu";
-  return params;
-}
-
 TEST(CapiTest, AJobWritesAResultThatCanBeLoaded) {
   const std::string q = TestPath("q.npy"), d = TestPath("d.npy"), o = TestPath("o.pkl");
   WriteNpy(q, {1, 5}, 1);
@@ -435,56 +391,6 @@ TEST(CapiTest, AJobWritesAResultThatCanBeLoaded) {
   EXPECT_EQ(tknn_result_text(result, "k"), nullptr);
   EXPECT_EQ(tknn_result_batch_size(result), 512);
   tknn_result_destroy(result);
-}
-
-TEST(CapiTest, PartsAreMergedAndACheckpointIsRemovedAtTheEnd) {
-  const std::string q = TestPath("q.npy"), d = TestPath("d.npy"), o = TestPath("o.pkl"),
-                    a = TestPath("a.pkl"), b = TestPath("b.npz"), c = TestPath("c.ckpt");
-  WriteNpy(q, {1, 5}, 1);
-  WriteNpy(d, Count(9), 1);
-  const auto run = [&](const std::string& output, int64_t begin, int64_t end) {
-    tknn_job_params params = JobOf(q, d, output);
-    params.search = Params(4, TKNN_METRIC_L2);
-    params.search.exclude_self = 1;
-    params.docs_begin = begin;
-    params.docs_end = end;
-    params.checkpoint_path = c.c_str();
-    params.checkpoint_seconds = -1;
-    tknn_job* job = nullptr;
-    const tknn_status status = tknn_job_run(&params, nullptr, &job);
-    tknn_job_destroy(job);
-    EXPECT_FALSE(std::filesystem::exists(c));
-    return status;
-  };
-  ASSERT_EQ(run(o, 0, 0), TKNN_OK) << tknn_last_error();
-  ASSERT_EQ(run(a, 0, 2), TKNN_OK) << tknn_last_error();
-  ASSERT_EQ(run(b, 2, 0), TKNN_OK) << tknn_last_error();
-  EXPECT_EQ(run(b, 3, 3), TKNN_INVALID_ARGUMENT);
-  EXPECT_THAT(tknn_last_error(), HasSubstr("docs_begin=3, docs_end=3"));
-
-  tknn_result* part = nullptr;
-  ASSERT_EQ(tknn_result_load(a.c_str(), &part), TKNN_OK) << tknn_last_error();
-  int64_t begin = -1, end = -1, num_docs = -1, k_wanted = -1;
-  tknn_result_part(part, &begin, &end, &num_docs, &k_wanted);
-  EXPECT_THAT((std::vector<int64_t>{begin, end, num_docs, k_wanted}), ElementsAre(0, 2, 9, 4));
-  tknn_result_part(part, nullptr, nullptr, nullptr, nullptr);
-  EXPECT_EQ(tknn_result_exclude_self(part), 1);
-  EXPECT_THAT(tknn_result_text(part, "queries_fingerprint"), HasSubstr("2x1 float32 crc32"));
-  EXPECT_STREQ(tknn_result_text(part, "docs_manifest"), "");
-  tknn_result_destroy(part);
-
-  const std::string merged = TestPath("merged.pkl");
-  const char* parts[] = {b.c_str(), a.c_str()};
-  EXPECT_EQ(tknn_merge(parts, 1, merged.c_str(), 0, nullptr), TKNN_INVALID_ARGUMENT);
-  EXPECT_THAT(tknn_last_error(), HasSubstr("docs 0:2 are missing"));
-  ASSERT_EQ(tknn_merge(parts, 2, merged.c_str(), 0, nullptr), TKNN_OK) << tknn_last_error();
-  const auto bytes = [](const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return std::string(std::istreambuf_iterator<char>(file), {});
-  };
-  EXPECT_EQ(bytes(merged), bytes(o));
-  const char* none[] = {nullptr};
-  EXPECT_EQ(tknn_merge(none, 1, merged.c_str(), 0, nullptr), TKNN_INVALID_ARGUMENT);
 }
 
 TEST(CapiTest, FilesThatCannotBeUsedAreErrorsThatSayWhatTheyAre) {

@@ -122,54 +122,6 @@ absl::Status BatchSearch<T>::LoadQueries(RowSource& queries, SearchReport& repor
 }
 
 template <typename T>
-absl::Status BatchSearch<T>::SearchDocs(RowSource& docs, const SearchReport& before,
-                                        BatchSaver* saver, SearchReport& report) {
-  int64_t begin = 0;
-  if (saver != nullptr && saver->docs_done() > 0) {
-    RestoreBest(*saver);
-    begin = saver->docs_done();
-  }
-  // Prepared docs are resident, whatever the plan has room for.
-  const int64_t chunk = prepared_ ? docs.rows() : plan_.doc_chunk;
-  while (begin < docs.rows()) {
-    const int64_t end = std::min(begin + chunk, docs.rows());
-    const absl::Status status = SearchChunk(docs, begin, end);
-    chunk_rows_.reset();
-    docs.Release();
-    if (!status.ok()) return status;
-    begin = end;
-    if (saver == nullptr || begin == docs.rows() || !saver->Due()) continue;
-    const absl::Status saved = SaveBest(begin, before, *saver);
-    if (!saved.ok()) return saved;
-  }
-  if (warm_ != nullptr && !prepared_) {
-    PrepareCounts seen;
-    for (const Worker& worker : workers_) {
-      seen.nonfinite_rows += worker.counts.nonfinite_rows;
-      seen.convert.infs_made += worker.counts.convert.infs_made;
-    }
-    warm_->FinishFilling(seen);
-  }
-  AddCounts(report);
-  return absl::OkStatus();
-}
-
-template <typename T>
-void BatchSearch<T>::AddCounts(SearchReport& report) const {
-  report.repeated_queries += repeated_queries_;
-  PrepareCounts seen = prepared_ ? warm_->counts() : PrepareCounts();
-  for (const Worker& worker : workers_) {
-    report.rescored_pairs += worker.rescored;
-    report.refined_pairs += worker.refined;
-    seen.nonfinite_rows += worker.counts.nonfinite_rows;
-    seen.convert.infs_made += worker.counts.convert.infs_made;
-  }
-  if (first_query_ > 0) return;  // every pass sees the same docs
-  report.nonfinite_doc_rows += seen.nonfinite_rows;
-  report.infs_made_in_docs += seen.convert.infs_made;
-}
-
-template <typename T>
 absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t end) {
   chunk_begin_ = begin;
   const bool values_kept = warm_ != nullptr && warm_->are_working_rows();
@@ -270,8 +222,8 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
   int64_t refined = 0;
   for (const Worker& worker : workers_) refined += worker.refined;
   const int64_t pairs = num_queries_ * block.size();
-  const bool pays = refined - judged_pairs_ <=
-                    pairs / (sampling_ ? kPairsPerRefinedOfSample : kPairsPerRefined);
+  const bool pays =
+      refined - judged_pairs_ <= pairs / (sampling_ ? kPairsPerRefinedOfSample : kPairsPerRefined);
   judged_pairs_ = refined;
   if (pays) return;
   SearchPlan plan = plan_;
@@ -512,7 +464,7 @@ void BatchSearch<T>::Finish(const TopKView& out, SearchReport& report) {
   for (const Worker& worker : workers_) report.queries_with_tie_at_k += worker.tied;
 }
 
-// What stands here; the rest in batch_rescore.cc.
+// What stands here; the rest in batch_state.cc, batch_guess.cc and batch_rescore.cc.
 template class BatchSearch<float>;
 template class BatchSearch<double>;
 

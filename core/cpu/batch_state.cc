@@ -1,5 +1,7 @@
-// The part of BatchSearch that tells another process how far it is, and goes on where another one
-// was: between chunks the best docs of each query are all there is to know.
+// The part of BatchSearch that goes from chunk to chunk, tells another process between two of them
+// how far it is, and goes on where another one was: there the best docs of each query are all there
+// is to know.
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -7,6 +9,54 @@
 #include "core/cpu/batch_search.h"
 
 namespace tiny_knn {
+
+template <typename T>
+absl::Status BatchSearch<T>::SearchDocs(RowSource& docs, const SearchReport& before,
+                                        BatchSaver* saver, SearchReport& report) {
+  int64_t begin = 0;
+  if (saver != nullptr && saver->docs_done() > 0) {
+    RestoreBest(*saver);
+    begin = saver->docs_done();
+  }
+  // Prepared docs are resident, whatever the plan has room for.
+  const int64_t chunk = prepared_ ? docs.rows() : plan_.doc_chunk;
+  while (begin < docs.rows()) {
+    const int64_t end = std::min(begin + chunk, docs.rows());
+    const absl::Status status = SearchChunk(docs, begin, end);
+    chunk_rows_.reset();
+    docs.Release();
+    if (!status.ok()) return status;
+    begin = end;
+    if (saver == nullptr || begin == docs.rows() || !saver->Due()) continue;
+    const absl::Status saved = SaveBest(begin, before, *saver);
+    if (!saved.ok()) return saved;
+  }
+  if (warm_ != nullptr && !prepared_) {
+    PrepareCounts seen;
+    for (const Worker& worker : workers_) {
+      seen.nonfinite_rows += worker.counts.nonfinite_rows;
+      seen.convert.infs_made += worker.counts.convert.infs_made;
+    }
+    warm_->FinishFilling(seen);
+  }
+  AddCounts(report);
+  return absl::OkStatus();
+}
+
+template <typename T>
+void BatchSearch<T>::AddCounts(SearchReport& report) const {
+  report.repeated_queries += repeated_queries_;
+  PrepareCounts seen = prepared_ ? warm_->counts() : PrepareCounts();
+  for (const Worker& worker : workers_) {
+    report.rescored_pairs += worker.rescored;
+    report.refined_pairs += worker.refined;
+    seen.nonfinite_rows += worker.counts.nonfinite_rows;
+    seen.convert.infs_made += worker.counts.convert.infs_made;
+  }
+  if (first_query_ > 0) return;  // every pass sees the same docs
+  report.nonfinite_doc_rows += seen.nonfinite_rows;
+  report.infs_made_in_docs += seen.convert.infs_made;
+}
 
 template <typename T>
 void BatchSearch<T>::RestoreBest(const BatchSaver& saver) {
