@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "capi/jobs_for_test.h"
 #include "capi/tiny_knn.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -53,39 +54,6 @@ Rows InMemory(const char* name, const std::vector<float>& values, int64_t dim) {
   tknn_rows* rows = nullptr;
   EXPECT_EQ(tknn_rows_from_memory(name, &matrix, &rows), TKNN_OK) << tknn_last_error();
   return Rows(rows);
-}
-
-// 0, 1, 2, ... in one column.
-std::vector<float> Count(int64_t count) {
-  std::vector<float> values(static_cast<size_t>(count));
-  std::iota(values.begin(), values.end(), 0.0F);
-  return values;
-}
-
-tknn_search_params Params(int64_t k, tknn_metric metric = TKNN_METRIC_IP) {
-  tknn_search_params params = {};
-  params.k = k;
-  params.metric = metric;
-  return params;
-}
-
-std::string TestPath(const std::string& name) {
-  const std::filesystem::path folder =
-      std::filesystem::path(testing::TempDir()) /
-      testing::UnitTest::GetInstance()->current_test_info()->name();
-  std::filesystem::create_directories(folder);
-  return folder / name;
-}
-
-void WriteNpy(const std::string& path, const std::vector<float>& values, int64_t dim) {
-  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" +
-                       std::to_string(static_cast<int64_t>(values.size()) / dim) + ", " +
-                       std::to_string(dim) + "), }";
-  header.resize(117, ' ');
-  std::ofstream file(path, std::ios::binary);
-  file << std::string("\x93NUMPY\x01\x00\x76\x00", 10) << header << '\n';
-  file.write(reinterpret_cast<const char*>(values.data()),
-             static_cast<std::streamsize>(values.size() * sizeof(float)));
 }
 
 TEST(CapiTest, EveryDTypeOfMemoryIsReadForWhatItIs) {
@@ -388,18 +356,6 @@ TEST(CapiTest, AForkedChildSearchesWithWhatItHas) {
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
   EXPECT_TRUE(search());
-}
-
-// Points into its arguments.
-tknn_job_params JobOf(const std::string& queries, const std::string& docs,
-                      const std::string& output) {
-  tknn_job_params params = {};
-  params.queries_path = queries.c_str();
-  params.docs_path = docs.c_str();
-  params.output_path = output.c_str();
-  params.stored_dtype = TKNN_DTYPE_AS_STORED;
-  params.device = "cpu";
-  return params;
 }
 
 TEST(CapiTest, AJobWritesAResultThatCanBeLoaded) {

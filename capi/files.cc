@@ -1,17 +1,21 @@
 // The C functions about files: jobs and results.
 #include <cstring>
-#include <map>
+#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "capi/errors.h"
 #include "capi/handles.h"
 #include "capi/tiny_knn.h"
 #include "core/io/result_file.h"
+#include "core/job/docs_range.h"
 #include "core/job/job_report.h"
 #include "core/job/job_spec.h"
+#include "core/job/merge_results.h"
 #include "core/job/one_line.h"
 #include "core/job/run_job.h"
+#include "fmt/format.h"
 
 struct tknn_job {
   std::string output_path;
@@ -50,6 +54,19 @@ absl::StatusOr<JobSpec> SpecOf(const tknn_job_params& params) {
   spec.threads = limits->threads;
   spec.memory_limit_bytes = limits->memory_limit_bytes;
   spec.verify_queries = params.verify_queries;
+  if (params.docs_begin != 0 || params.docs_end != 0) {
+    if (params.docs_begin < 0 || (params.docs_end != 0 && params.docs_end <= params.docs_begin)) {
+      return absl::InvalidArgumentError(
+          fmt::format("docs_begin={}, docs_end={}: must be at least 0 and in ascending order",
+                      params.docs_begin, params.docs_end));
+    }
+    spec.docs_range = DocsRange{params.docs_begin, std::nullopt};
+    if (params.docs_end != 0) spec.docs_range->end = params.docs_end;
+  }
+  spec.checkpoint_path = TextOf(params.checkpoint_path);
+  if (params.checkpoint_seconds != 0) {
+    spec.checkpoint_seconds = params.checkpoint_seconds == -1 ? 0 : params.checkpoint_seconds;
+  }
   return spec;
 }
 
@@ -158,7 +175,10 @@ const char* tknn_result_text(const tknn_result* result, const char* key) {
       {"dtype", &metadata.dtype},
       {"device", &metadata.device},
       {"metric", &metadata.metric},
-      {"tiny_knn_version", &metadata.tiny_knn_version}};
+      {"tiny_knn_version", &metadata.tiny_knn_version},
+      {"docs_manifest", &metadata.docs_manifest},
+      {"queries_fingerprint", &metadata.part.queries_fingerprint},
+      {"docs_fingerprint", &metadata.part.docs_fingerprint}};
   for (const auto& [name, text] : texts) {
     if (std::strcmp(name, key) == 0) return text->c_str();
   }
@@ -167,4 +187,34 @@ const char* tknn_result_text(const tknn_result* result, const char* key) {
 
 int64_t tknn_result_batch_size(const tknn_result* result) {
   return result == nullptr ? 0 : result->file.metadata.batch_size;
+}
+
+int32_t tknn_result_exclude_self(const tknn_result* result) {
+  return result != nullptr && result->file.metadata.exclude_self ? 1 : 0;
+}
+
+void tknn_result_part(const tknn_result* result, int64_t* docs_begin, int64_t* docs_end,
+                      int64_t* num_docs, int64_t* k_wanted) {
+  if (result == nullptr) return;
+  const tiny_knn::ResultPart& part = result->file.metadata.part;
+  if (docs_begin != nullptr) *docs_begin = part.docs_begin;
+  if (docs_end != nullptr) *docs_end = part.docs_end;
+  if (num_docs != nullptr) *num_docs = part.num_docs;
+  if (k_wanted != nullptr) *k_wanted = part.k_wanted;
+}
+
+tknn_status tknn_merge(const char* const* part_paths, int64_t num_parts, const char* output_path,
+                       int32_t partial, tknn_control* control) {
+  return Guarded([&]() -> absl::Status {
+    absl::Status given = CheckGiven({{"part_paths", part_paths}, {"output_path", output_path}});
+    std::vector<std::string> parts;
+    for (int64_t i = 0; given.ok() && i < num_parts; ++i) {
+      given = CheckGiven({{"a part's path", part_paths[i]}});
+      if (given.ok()) parts.emplace_back(part_paths[i]);
+    }
+    if (!given.ok()) return given;
+    return tiny_knn::AsBadInput(
+        tiny_knn::MergeResults(parts, output_path, {.partial = partial != 0, .progress = control})
+            .status());
+  });
 }

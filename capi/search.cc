@@ -6,6 +6,7 @@
 #include "capi/errors.h"
 #include "capi/handles.h"
 #include "capi/tiny_knn.h"
+#include "core/io/docs_files.h"
 #include "core/job/version.h"
 #include "fmt/format.h"
 
@@ -238,13 +239,13 @@ tknn_status tknn_rows_open(const char* path, tknn_dtype stored_dtype, tknn_rows*
     const auto stored = tiny_knn::StoredDTypeOf(stored_dtype);
     if (!stored.ok()) return stored.status();
     auto rows = std::make_unique<tknn_rows>();
-    auto source = tiny_knn::OpenNpyRowSource(path, *stored);
+    auto source = tiny_knn::OpenDocs(path, *stored);
     // Truncated before it was opened is no change: it is what the file is.
     if (absl::IsDataLoss(source.status())) {
       return absl::InvalidArgumentError(std::string(source.status().message()));
     }
     if (!source.ok()) return source.status();
-    rows->source = *std::move(source);
+    rows->source = std::move(source->rows);
     *out = rows.release();
     return absl::OkStatus();
   });

@@ -152,7 +152,8 @@ typedef struct tknn_matrix {
 TKNN_API tknn_status tknn_rows_from_memory(const char* name, const tknn_matrix* matrix,
                                            tknn_rows** out);
 
-/* A two-dimensional .npy file. stored_dtype: what raw two-byte data is (TKNN_DTYPE_BFLOAT16), else
+/* A two-dimensional .npy file; or several, as docs/shards.md says: a folder of them or a pattern.
+ * stored_dtype: what raw two-byte data is (TKNN_DTYPE_BFLOAT16), else
  * TKNN_DTYPE_AS_STORED. */
 TKNN_API tknn_status tknn_rows_open(const char* path, tknn_dtype stored_dtype, tknn_rows** out);
 TKNN_API void tknn_rows_close(tknn_rows* rows);
@@ -228,10 +229,18 @@ typedef struct tknn_job_params {
   const char* device;        /* as of tknn_engine_open */
   tknn_search_params search; /* with k = 0: 2000, or all where there are fewer */
   tknn_dtype stored_dtype;   /* as of tknn_rows_open */
-  int32_t reserved_int;
+  /* Least seconds between two savings of the checkpoint; 0: 30, -1: as often as can be. */
+  int32_t checkpoint_seconds;
   int64_t gpu_memory_bytes;
   int64_t verify_queries; /* repeated in exact arithmetic before the result is written */
-  int64_t reserved[4];
+  /* Only docs [docs_begin, docs_end) are searched, and the result is a part for tknn_merge; both 0:
+   * all docs, docs_end 0: to the last one. */
+  int64_t docs_begin;
+  int64_t docs_end;
+  /* Where the job keeps how far it is. The same job goes on from there after it was killed or
+   * cancelled, and removes it when the result is written. NULL: nowhere. */
+  const char* checkpoint_path;
+  int64_t reserved[1];
 } tknn_job_params;
 
 typedef struct tknn_job tknn_job;
@@ -252,6 +261,13 @@ TKNN_API const char* tknn_job_report_json(const tknn_job* job);
 /* What it says besides, one line each, "" where nothing: non-finite rows, ties, a reduced k. */
 TKNN_API const char* tknn_job_notes(const tknn_job* job);
 
+/* Makes one result file of the parts that jobs with docs_begin and docs_end wrote: that of one job
+ * of all docs, bit for bit. Parts that do not belong together, or do not have every doc once, are
+ * TKNN_INVALID_ARGUMENT. partial: not 0 for parts that are neighbours but not all docs, which make
+ * a larger part. `control` may be NULL; it counts queries instead of pairs. */
+TKNN_API tknn_status tknn_merge(const char* const* part_paths, int64_t num_parts,
+                                const char* output_path, int32_t partial, tknn_control* control);
+
 /* ---- Result: what a result file holds, read without running anything in it. ---- */
 
 typedef struct tknn_result tknn_result;
@@ -267,12 +283,21 @@ TKNN_API void tknn_result_shape(const tknn_result* result, int64_t* num_queries,
 /* Copies both arrays; either may be NULL. */
 TKNN_API void tknn_result_copy(const tknn_result* result, int64_t* indices, void* scores);
 
-/* The text of "queries_path", "docs_path", "dtype", "device", "metric" or "tiny_knn_version"; ""
- * where the file has none, NULL for another key. */
+/* The text of "queries_path", "docs_path", "dtype", "device", "metric", "tiny_knn_version",
+ * "docs_manifest", "queries_fingerprint" or "docs_fingerprint"; "" where the file has none, NULL
+ * for another key. */
 TKNN_API const char* tknn_result_text(const tknn_result* result, const char* key);
 
 /* What was asked for; 0 where the file does not say. */
 TKNN_API int64_t tknn_result_batch_size(const tknn_result* result);
+
+/* Whether the doc with the query's own row number was left out; 0 where the file does not say. */
+TKNN_API int32_t tknn_result_exclude_self(const tknn_result* result);
+
+/* Of a part, which docs it is of: [begin, end) of num_docs, and the k that was asked for. All 0 for
+ * a result of all docs. Any of the last four may be NULL. */
+TKNN_API void tknn_result_part(const tknn_result* result, int64_t* docs_begin, int64_t* docs_end,
+                               int64_t* num_docs, int64_t* k_wanted);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -113,6 +113,8 @@ class BashTest(CliTest):
         self.assertEqual(self.offers("tiny-knn", "show", ""), ["o.npz", "o.pkl", "results"])
         self.assertEqual(self.offers("tiny-knn", "eval", "o.npz", ""), ["o.npz", "o.pkl", "results"])
         self.assertIn("--json", self.offers("tiny-knn", "eval", "--j"))
+        self.assertEqual(self.offers("tiny-knn", "merge", "o.npz", "o.pkl", ""), ["o.npz", "o.pkl", "results"])
+        self.assertIn("--partial", self.offers("tiny-knn", "merge", "--p"))
         self.assertIn("o.npz", self.offers("tiny-knn", "info", ""))
         self.assertIn("o.pkl", self.offers("tiny-knn", "info", ""))
         self.assertEqual(self.offers("tiny-knn", "clean", ""), [])

@@ -35,7 +35,8 @@ ValueKind KindOf(const Flag& flag) {
   if (name == "--input-dtype") return {kWords, WithoutCommas(FileDTypeNames())};
   if (name == "--device") return {kWords, "auto cpu cuda"};
   if (name == "--progress") return {kWords, "auto always never json"};
-  for (const char* file : {"--output-path", "--labels", "--query-labels", "--spec", "--socket"}) {
+  for (const char* file :
+       {"--output-path", "--checkpoint", "--labels", "--query-labels", "--spec", "--socket"}) {
     if (name == file) return {kFiles};
   }
   for (const char* folder : {"--data", "--state-dir"}) {
@@ -105,6 +106,7 @@ std::string BashVerb(const Verb& verb, std::string_view pattern, std::span<const
       break;
     case Verb::Arguments::kResult:
     case Verb::Arguments::kResults:
+    case Verb::Arguments::kParts:
       arguments = "_tiny_knn_files \"$cur\" '*.@(npz|pkl)'";
       break;
     case Verb::Arguments::kCommand:
@@ -155,6 +157,8 @@ std::string ZshArguments(const Verb& verb, std::span<const Verb> verbs) {
       return "'1:result:_files -g \"*.(npz|pkl)\"'";
     case Verb::Arguments::kResults:
       return "'1:result:_files -g \"*.(npz|pkl)\"' '2:truth:_files -g \"*.(npz|pkl)\"'";
+    case Verb::Arguments::kParts:
+      return "'*:part:_files -g \"*.(npz|pkl)\"'";
     case Verb::Arguments::kCommand:
       return fmt::format("'1:command:({})'", VerbWords(verbs));
     case Verb::Arguments::kJobs:

@@ -38,6 +38,8 @@ std::span<const Verb> AllVerbs() {
       {"show", "look at a result as a table", kShowHelp, ShowVerb, ShowVerbFlags, kResult},
       {"eval", "how much of a true result another one has", kEvalHelp, EvalVerb, EvalVerbFlags,
        kResults},
+      {"merge", "results of ranges of the docs, as one", kMergeHelp, MergeVerb, MergeVerbFlags,
+       kParts},
       {"demo", "nearest words of a few words, from bundled data", kDemoHelp, DemoVerb,
        DemoVerbFlags, kWords},
       {"completion", "words for the Tab key of bash or zsh", kCompletionHelp, CompletionVerb,
@@ -85,7 +87,6 @@ std::string OverviewText() {
 
 usage: tiny-knn run QUERIES DOCS [flags]     QUERIES, DOCS: 2-D .npy files
        tiny-knn QUERIES DOCS [flags]         the same
-       tiny-knn COMMAND ...
 
 commands ('tiny-knn help COMMAND' describes one, with its flags and an example):
 )",

@@ -1,6 +1,7 @@
 // `tiny-knn info`: what a file holds, before or after a search.
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <fstream>
 #include <optional>
 #include <string>
@@ -90,8 +91,20 @@ absl::Status ResultInfo(const std::string& path, bool is_zip, Console& console) 
   };
   text("queries file", data.queries_path);
   text("docs file", data.docs_path);
+  if (data.is_part()) {
+    Line("part",
+         fmt::format("docs {}:{} of {}, for k={}", data.part.docs_begin, data.part.docs_end,
+                     data.part.num_docs, data.part.k_wanted),
+         console);
+  }
+  if (!data.docs_manifest.empty()) {
+    Line("docs files",
+         fmt::format("{}", std::count(data.docs_manifest.begin(), data.docs_manifest.end(), '\n')),
+         console);
+  }
   text("metric", data.metric);
   text("dtype", data.dtype);
+  text("exclude self", data.exclude_self ? "yes" : "");
   text("device", data.device);
   if (data.batch_size > 0) Line("batch size", fmt::format("{}", data.batch_size), console);
   text("written by", data.tiny_knn_version.empty() ? "" : "tiny-knn " + data.tiny_knn_version);

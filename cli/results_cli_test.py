@@ -11,7 +11,7 @@ import numpy
 import cli_harness
 from cli_harness import BINARY, CliTest
 
-KEYS = ["indices", "scores", "queries_path", "docs_path", "k", "batch_size", "dtype", "device", "metric", "tiny_knn_version"]
+KEYS = ["indices", "scores", "queries_path", "docs_path", "k", "batch_size", "dtype", "device", "metric", "tiny_knn_version", "exclude_self"]
 
 
 class NpzTest(CliTest):

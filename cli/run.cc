@@ -23,10 +23,11 @@ const std::string_view kRunHelp =
 usage: tiny-knn run QUERIES DOCS [flags]
        tiny-knn QUERIES DOCS [flags]
 
-QUERIES and DOCS are 2-D .npy files of equal width, one embedding a row. The
-result is a Python pickle of a dict with indices [Q, k] and scores [Q, k], best
-first; its path is printed on standard output. (A file named like a command is
-reachable as ./NAME.)
+QUERIES and DOCS are 2-D .npy files of equal width, one embedding a row. DOCS
+may be a folder of such files or a pattern in quotes ('docs/*.npy'), in natural
+order of the names (2 before 10). The result is a Python pickle of a dict with
+indices [Q, k] and scores [Q, k], best first; its path is printed on standard
+output. (A file named like a command is reachable as ./NAME.)
 
 what is searched
   -k, --k N             docs per query (default: 2000, or all where fewer)
@@ -34,11 +35,15 @@ what is searched
       --dtype T         compute in T: float32 (default), float16, bfloat16,
                         float64, int8, ...; scores are exact for it
       --exclude-self    leave out the doc with the query's own row number
+      --docs-range A:B  only docs A to B-1; the result is a part for merge
       --input-dtype T   what raw two-byte data is, such as bfloat16
 
 where it goes
   -o, --output-path P   default: top{k}_{QUERIES}_x_{DOCS}.pkl in this folder; a
                         name that ends in .npz makes it numpy's own format
+      --checkpoint F    keep in F how far the search is: the same command, run
+                        again after a crash, goes on there; removed at the end
+      --checkpoint-every T  at most that often (default: 30s)
 
 how (never changes the result)
       --device D        auto (default), cpu, cuda or cuda:N
@@ -96,7 +101,10 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
     result = RunJob(request->spec, job, engine, {.progress = &progress});
   }
   if (absl::IsCancelled(result.status())) {
-    return absl::CancelledError("interrupted: no result was written");
+    return absl::CancelledError(
+        request->spec.checkpoint_path.empty()
+            ? "interrupted: no result was written"
+            : "interrupted: no result was written; the same command goes on from the checkpoint");
   }
   if (!result.ok()) return result.status();
   PrintPath(job.output_path, console);

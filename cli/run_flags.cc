@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "cli/flags.h"
 #include "cli/values.h"
+#include "core/job/docs_range.h"
 #include "core/job/one_line.h"
 #include "core/matrix/dtype.h"
 #include "core/search/search.h"
@@ -42,6 +43,11 @@ class ValueReader {
   void Size(std::string_view flag, const Text& text, T* value) {
     Read(
         text, [&](const std::string& given) { return ParseSize(flag, given); }, value);
+  }
+  template <typename T>
+  void Duration(std::string_view flag, const Text& text, T* value) {
+    Read(
+        text, [&](const std::string& given) { return ParseDuration(flag, given); }, value);
   }
   // `parse` gives an optional; `accepted` says which names there are.
   template <typename Parse, typename T>
@@ -86,8 +92,11 @@ void DeclareRunFlags(FlagParser& parser, RunTexts& texts) {
   parser.Value("--metric", &texts.metric);
   parser.Value("--dtype", &texts.dtype);
   parser.Switch("--exclude-self", &texts.exclude_self);
+  parser.Value("--docs-range", &texts.docs_range);
   parser.Value("--input-dtype", &texts.input_dtype);
   parser.Value("-o,--output-path", &texts.output_path);
+  parser.Value("--checkpoint", &texts.checkpoint);
+  parser.Value("--checkpoint-every", &texts.checkpoint_every);
   parser.Value("--device", &texts.device);
   parser.Switch("--cpu", &texts.cpu);
   parser.Value("--threads", &texts.threads);
@@ -107,8 +116,11 @@ const char* FirstSearchFlagGiven(const RunTexts& texts) {
       {"--metric", texts.metric.has_value()},
       {"--dtype", texts.dtype.has_value()},
       {"--exclude-self", texts.exclude_self},
+      {"--docs-range", texts.docs_range.has_value()},
       {"--input-dtype", texts.input_dtype.has_value()},
       {"--output-path", texts.output_path.has_value()},
+      {"--checkpoint", texts.checkpoint.has_value()},
+      {"--checkpoint-every", texts.checkpoint_every.has_value()},
       {"--device", texts.device.has_value()},
       {"--cpu", texts.cpu},
       {"--threads", texts.threads.has_value()},
@@ -162,9 +174,26 @@ absl::StatusOr<RunRequest> InterpretRunFlags(const RunTexts& texts) {
             fmt::format("one of {}", ComputeDTypeNames()), &spec.compute_dtype);
   read.Name("--input-dtype", texts.input_dtype, ParseDType,
             fmt::format("one of {}", FileDTypeNames()), &spec.input_dtype);
+  if (texts.docs_range) {
+    const absl::StatusOr<DocsRange> range = ParseDocsRange(*texts.docs_range);
+    if (range.ok()) {
+      spec.docs_range = *range;
+    } else {
+      read.Refuse(fmt::format("--docs-range {}, found '{}'", std::string(range.status().message()),
+                              OneLine(*texts.docs_range)));
+    }
+  }
   if (texts.output_path) {
     spec.output_path = *texts.output_path;
     if (spec.output_path.empty()) read.Refuse("--output-path expects a file name, found ''");
+  }
+  if (texts.checkpoint) {
+    spec.checkpoint_path = *texts.checkpoint;
+    if (spec.checkpoint_path.empty()) read.Refuse("--checkpoint expects a file name, found ''");
+  }
+  read.Duration("--checkpoint-every", texts.checkpoint_every, &spec.checkpoint_seconds);
+  if (texts.checkpoint_every && !texts.checkpoint) {
+    read.Refuse("--checkpoint-every says how often --checkpoint FILE is saved; give that too");
   }
   spec.device = texts.device.value_or(texts.cpu ? "cpu" : "auto");
   if (texts.cpu && spec.device != "cpu" && spec.device != "auto") {

@@ -27,7 +27,7 @@ struct RunTexts {
   using Text = std::optional<std::string>;
   std::string queries, docs;
   Text k, dtype, batch_size, output_path, device, metric, threads, memory_limit, gpu_memory,
-      input_dtype, verify, progress;
+      input_dtype, docs_range, checkpoint, checkpoint_every, verify, progress;
   bool cpu = false, dry_run = false, exclude_self = false, quiet = false, verbose = false;
 };
 void DeclareRunFlags(FlagParser& parser, RunTexts& texts);

@@ -145,6 +145,8 @@ absl::StatusOr<Shown> CheckTop(const ResultFile& result, const IndexRange& queri
     if (flags.query_labels) shown.queries.insert(query);
     for (int64_t rank = 0; rank < top; ++rank) {
       const int64_t index = result.indices[static_cast<size_t>(query * result.metadata.k + rank)];
+      // A part has no doc there for a query that is left out of its own row.
+      if (index == -1 && result.metadata.is_part()) continue;
       if (index < 0) {
         return absl::InvalidArgumentError(
             fmt::format("{}: query {} rank {} has the index {}; a doc's index is 0 or more",
@@ -166,6 +168,10 @@ std::string Heading(const std::string& path, const ResultMetadata& data) {
   text += '\n';
   if (!data.queries_path.empty()) text += "queries  " + OneLine(data.queries_path) + '\n';
   if (!data.docs_path.empty()) text += "docs     " + OneLine(data.docs_path) + '\n';
+  if (data.is_part()) {
+    text += fmt::format("part     docs {}:{} of {}\n", data.part.docs_begin, data.part.docs_end,
+                        data.part.num_docs);
+  }
   return text;
 }
 

@@ -62,9 +62,13 @@ the search, as for run
       --metric M        ip (default), cosine or l2 (negated squared distance)
       --dtype T         compute in T (default: float32)
       --exclude-self    leave out the doc with the query's own row number
+      --docs-range A:B  only docs A to B-1; the result is a part for merge
       --input-dtype T   what raw two-byte data is, such as bfloat16
   -o, --output-path P   default: top{k}_{QUERIES}_x_{DOCS}.pkl in this folder; a
                         name that ends in .npz makes it numpy's own format
+      --checkpoint F    keep in F how far the search is, for a job that starts
+                        again after a crash
+      --checkpoint-every T  at most that often (default: 30s)
       --device D        auto (default: the daemon's), cpu, cuda or cuda:N
       --cpu             the same as --device cpu
       --threads N       at most the daemon's
@@ -158,7 +162,7 @@ absl::StatusOr<SubmitRequest> MakeRequest(const SubmitFlags& flags, const JobSpe
   request.priority = flags.priority;
   request.timeout_seconds = flags.timeout_seconds;
   request.spec = spec;
-  request.spec.k = job.params.k;
+  request.spec.k = job.k_of_all();
   if (spec.working_folder.empty()) {
     std::error_code error;
     request.spec.working_folder = std::filesystem::current_path(error).string();

@@ -24,6 +24,7 @@ struct Verb {
     kMatrixOrResult,
     kResult,
     kResults,
+    kParts,
     kWords,
     kCommand,
     kJobs,
@@ -53,6 +54,7 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console);
 absl::Status InfoVerb(const std::vector<std::string>& args, Console& console);
 absl::Status ShowVerb(const std::vector<std::string>& args, Console& console);
 absl::Status EvalVerb(const std::vector<std::string>& args, Console& console);
+absl::Status MergeVerb(const std::vector<std::string>& args, Console& console);
 absl::Status DemoVerb(const std::vector<std::string>& args, Console& console);
 absl::Status DaemonVerb(const std::vector<std::string>& args, Console& console);
 absl::Status SubmitVerb(const std::vector<std::string>& args, Console& console);
@@ -72,6 +74,7 @@ VerbFlags RunVerbFlags();
 VerbFlags InfoVerbFlags();
 VerbFlags ShowVerbFlags();
 VerbFlags EvalVerbFlags();
+VerbFlags MergeVerbFlags();
 VerbFlags DemoVerbFlags();
 VerbFlags DaemonVerbFlags();
 VerbFlags SubmitVerbFlags();
@@ -89,6 +92,7 @@ extern const std::string_view kRunHelp;
 extern const std::string_view kInfoHelp;
 extern const std::string_view kShowHelp;
 extern const std::string_view kEvalHelp;
+extern const std::string_view kMergeHelp;
 extern const std::string_view kDemoHelp;
 extern const std::string_view kDaemonHelp;
 extern const std::string_view kSubmitHelp;

@@ -112,6 +112,8 @@ class CudaEngine : public Engine {
       part.first_query = first_query + done;
       part.num_queries = num_queries - done;
       part.first_row = done;
+      // Docs are searched in chunks between which the state can be saved, so none are kept.
+      if (batch_saver() != nullptr) part.most_chunk_docs = plan.doc_chunk;
       status = SearchPart(part, out, report);
       if (!status.ok()) return status;
       done += part.num_queries;
@@ -130,7 +132,8 @@ class CudaEngine : public Engine {
     int64_t first_query = 0;  // of the file
     int64_t num_queries =
         0;  // all that are left; SearchPart takes as many as the device has room for
-    int64_t first_row = 0;  // of the batch's results
+    int64_t first_row = 0;        // of the batch's results
+    int64_t most_chunk_docs = 0;  // 0: as many as there is room for, which may be kept
   };
 
   // A part of a batch's progress as the batch's.
@@ -233,11 +236,13 @@ class CudaEngine : public Engine {
                                            part.queries.rows(), context_->traits(), tuning_);
       const absl::StatusOr<int64_t> budget = SearchBudget(kept);
       if (!budget.ok()) return budget.status();
-      const absl::StatusOr<DevicePlan> plan =
+      absl::StatusOr<DevicePlan> plan =
           PlanOnDevice(shape, context_->traits(), std::min(*budget, most_bytes), tuning_);
       if (!plan.ok()) return plan.status();
-      if (kept == nullptr && plan->query_batch < part.queries.rows() - part.first_query &&
-          own_docs_ == nullptr && !may_not_keep_) {
+      if (part.most_chunk_docs > 0) {
+        plan->doc_chunk = std::min(plan->doc_chunk, part.most_chunk_docs);
+      } else if (kept == nullptr && plan->query_batch < part.queries.rows() - part.first_query &&
+                 own_docs_ == nullptr && !may_not_keep_) {
         KeepOwnDocs(part, shape.format);
         may_not_keep_ = true;
         continue;
@@ -276,7 +281,11 @@ class CudaEngine : public Engine {
     if (!status.ok()) return status;
     DeviceBatch& batch = *allocated.batch;
     part.num_queries = std::min(allocated.plan.query_batch, part.num_queries);
+    const SearchReport before = report;
     status = batch.LoadQueries(part.queries, report);
+    BatchSaver* const saver = batch_saver();
+    const int64_t begin = saver == nullptr ? 0 : saver->docs_done();
+    if (status.ok() && begin > 0) status = batch.RestoreBest(*saver, part.first_row);
     if (!status.ok()) return status;
     CudaWarmDocs* const kept = KeptDocs();
     PrepareTally tally;
@@ -284,20 +293,44 @@ class CudaEngine : public Engine {
       tally = kept->tally();
       status = batch.SearchPreparedDocs(part.docs, kept->chunk());
     } else if (kept != nullptr) {
-      status = batch.SearchDocs(part.docs, kept->chunk(), tally);
+      status = batch.SearchDocs(part.docs, 0, kept->chunk(), tally, nullptr);
       if (status.ok()) kept->FinishFilling(tally);
     } else {
-      status = batch.SearchDocs(part.docs, allocated.own_chunk, tally);
+      DeviceBatch::AtBorder at_border;
+      if (saver != nullptr) {
+        at_border = [&](int64_t docs_done, const PrepareTally& so_far) {
+          return Save(part, docs_done, before, so_far, batch);
+        };
+      }
+      status = batch.SearchDocs(part.docs, begin, allocated.own_chunk, tally, at_border);
     }
     if (!status.ok()) return status;
-    if (part.first_query == 0) {
-      report.nonfinite_doc_rows += static_cast<int64_t>(tally.nonfinite_rows);
-      report.infs_made_in_docs += static_cast<int64_t>(tally.infs_made);
-    }
+    AddTally(part, tally, report);
     const TopKView rows{part.num_queries, out.k, out.score_dtype,
                         static_cast<float*>(out.scores) + part.first_row * out.k,
                         out.indices + part.first_row * out.k};
     return batch.Finish(num_docs, rows, report);
+  }
+
+  // Every pass sees the same docs: the first one counts.
+  static void AddTally(const Part& part, const PrepareTally& tally, SearchReport& report) {
+    if (part.first_query > 0) return;
+    report.nonfinite_doc_rows += static_cast<int64_t>(tally.nonfinite_rows);
+    report.infs_made_in_docs += static_cast<int64_t>(tally.infs_made);
+  }
+
+  // Between two chunks, if it is time. `before`: the report before the part's queries were loaded.
+  absl::Status Save(const Part& part, int64_t docs_done, const SearchReport& before,
+                    const PrepareTally& tally, DeviceBatch& batch) {
+    if (!batch_saver()->Due()) return absl::OkStatus();
+    absl::StatusOr<SearchSpan> span = batch.ReadBest();
+    if (!span.ok()) return span.status();
+    span->docs_done = docs_done;
+    SearchReport report = before;
+    AddTally(part, tally, report);
+    const absl::Status added = batch.AddWork(report);
+    if (!added.ok()) return added;
+    return batch_saver()->Save(part.first_row, *std::move(span), report);
   }
 
   const std::unique_ptr<DeviceContext> context_;

@@ -130,6 +130,7 @@ absl::Status DeviceBatch::UploadQueries(const float* values) {
   };
   upload(query_screens_, screens);
   upload(query_units_, units);
+  units_ = units;
   upload(query_norms_, norms);
   upload(thresholds_, thresholds);
   const auto clear = [&](auto& buffer) {
@@ -210,7 +211,9 @@ void DeviceBatch::ScreenTile(const DocChunk& chunk, int64_t first_query, int64_t
   filter.tails = chunk.tails();
   filter.queries = query_screens_.data();
   filter.lists = Lists();
-  if (params_.exclude_self) filter.first_self = first_query_ - chunk_begin_;
+  if (params_.exclude_self) {
+    filter.first_self = first_query_ - params_.first_doc - chunk_begin_;
+  }
   error(FilterTile(filter, stream_), "filtering a tile");
   SettleArgs settle = Settle(chunk, first_query, num_queries);
   settle.first_doc = filter.tile.first_doc;
@@ -353,8 +356,8 @@ absl::Status DeviceBatch::FindOutOfRange(RowSource& docs, int64_t begin, int64_t
   absl::Status status;
   for (int64_t i = 0; i < view->rows && status.ok(); ++i) {
     ConvertCounts ignored;
-    status = ConvertRows<float>(view->Slice(i, i + 1), params_.compute_dtype, begin + i, row.data(),
-                                dim_, ignored);
+    status = ConvertRows<float>(view->Slice(i, i + 1), params_.compute_dtype,
+                                params_.first_doc + begin + i, row.data(), dim_, ignored);
   }
   docs.Release();
   if (status.ok()) {
@@ -388,11 +391,18 @@ absl::Status DeviceBatch::SearchChunk(RowSource& docs, DocChunk& chunk, int64_t 
   return status;
 }
 
-absl::Status DeviceBatch::SearchDocs(RowSource& docs, DocChunk& chunk, PrepareTally& tally) {
+absl::Status DeviceBatch::SearchDocs(RowSource& docs, int64_t begin, DocChunk& chunk,
+                                     PrepareTally& tally, const AtBorder& at_border) {
+  seen_docs_ = begin;
   absl::Status status =
       resources_.uploader.Reserve(plan_.slice_docs * dim_ * ItemSize(docs.dtype()));
-  for (int64_t begin = 0; begin < docs.rows() && status.ok(); begin += plan_.doc_chunk) {
-    status = SearchChunk(docs, chunk, begin, std::min(begin + plan_.doc_chunk, docs.rows()));
+  while (begin < docs.rows() && status.ok()) {
+    const int64_t end = std::min(begin + plan_.doc_chunk, docs.rows());
+    status = SearchChunk(docs, chunk, begin, end);
+    begin = end;
+    if (status.ok() && at_border && begin < docs.rows()) {
+      status = at_border(begin, *host_tally_.data());
+    }
   }
   // Whatever happened, nothing may be under way when buffers go.
   FirstError error;
@@ -422,45 +432,21 @@ absl::Status DeviceBatch::SearchPreparedDocs(RowSource& docs, const DocChunk& ch
   return error.Take();
 }
 
-absl::Status DeviceBatch::Finish(int64_t num_docs, const TopKView& out, SearchReport& report) {
-  const int64_t k = params_.k;
-  const int64_t stride = k + 1;
-  auto* const scores = static_cast<float*>(out.scores);
-  for (int64_t first = 0; first < num_queries_; first += plan_.group) {
-    const int64_t count = std::min(plan_.group, num_queries_ - first);
-    FirstError error;
-    const size_t bytes = static_cast<size_t>(count * stride) * sizeof(PairKey);
-    // A query that has no pair of rank k + 1 leaves its place alone.
-    error(cudaMemsetAsync(keys_.data(), 0, bytes, stream_), "clearing device memory");
-    error(SortBest(Best(), static_cast<int32_t>(first), static_cast<int32_t>(count), keys_.data(),
-                   stream_),
-          "sorting results");
-    const auto has_next = [&](int64_t query) {
-      const bool excludes = params_.exclude_self && first_query_ + query < num_docs;
-      return num_docs - (excludes ? 1 : 0) > k;
-    };
-    error(
-        cudaMemcpyAsync(host_sorted_.data(), keys_.data(), bytes, cudaMemcpyDeviceToHost, stream_),
+absl::Status DeviceBatch::SortGroup(int64_t first, int64_t count) {
+  FirstError error;
+  const size_t bytes = static_cast<size_t>(count * (params_.k + 1)) * sizeof(PairKey);
+  // A query that has no pair of rank k + 1 leaves its place alone.
+  error(cudaMemsetAsync(keys_.data(), 0, bytes, stream_), "clearing device memory");
+  error(SortBest(Best(), static_cast<int32_t>(first), static_cast<int32_t>(count), keys_.data(),
+                 stream_),
+        "sorting results");
+  error(cudaMemcpyAsync(host_sorted_.data(), keys_.data(), bytes, cudaMemcpyDeviceToHost, stream_),
         "copying results");
-    error(cudaStreamSynchronize(stream_), "copying results");
-    if (!error.ok()) return error.Take();
-    std::vector<int64_t> tied(static_cast<size_t>(pool_.threads()), 0);
-    pool_.Run([&](int worker) {
-      const IndexRange part = PartOf(count, worker, pool_.threads());
-      for (int64_t i = part.begin; i < part.end; ++i) {
-        const int64_t query = first + i;
-        const PairKey* const sorted = host_sorted_.data() + i * stride;
-        for (int64_t rank = 0; rank < k; ++rank) {
-          scores[query * k + rank] = ScoreOfKey<float>(ScoreKeyOf(sorted[rank]));
-          out.indices[query * k + rank] = static_cast<int64_t>(IndexOf(sorted[rank]));
-        }
-        if (has_next(query) && ScoreKeyOf(sorted[k]) == ScoreKeyOf(sorted[k - 1])) {
-          ++tied[static_cast<size_t>(worker)];
-        }
-      }
-    });
-    for (const int64_t queries : tied) report.queries_with_tie_at_k += queries;
-  }
+  error(cudaStreamSynchronize(stream_), "copying results");
+  return error.Take();
+}
+
+absl::Status DeviceBatch::AddWork(SearchReport& report) {
   uint64_t rescored = 0;
   FirstError error;
   error(cudaMemcpyAsync(&rescored, rescored_.data(), sizeof(rescored), cudaMemcpyDeviceToHost,
@@ -469,6 +455,40 @@ absl::Status DeviceBatch::Finish(int64_t num_docs, const TopKView& out, SearchRe
   error(cudaStreamSynchronize(stream_), "copying a counter");
   if (error.ok()) report.rescored_pairs += static_cast<int64_t>(rescored);
   return error.Take();
+}
+
+absl::Status DeviceBatch::Finish(int64_t num_docs, const TopKView& out, SearchReport& report) {
+  const int64_t k = params_.k;
+  const int64_t stride = k + 1;
+  auto* const scores = static_cast<float*>(out.scores);
+  for (int64_t first = 0; first < num_queries_; first += plan_.group) {
+    const int64_t count = std::min(plan_.group, num_queries_ - first);
+    const absl::Status status = SortGroup(first, count);
+    if (!status.ok()) return status;
+    const auto has_next = [&](int64_t query) {
+      const int64_t self = first_query_ + query - params_.first_doc;
+      const bool excludes = params_.exclude_self && self >= 0 && self < num_docs;
+      return num_docs - (excludes ? 1 : 0) > k;
+    };
+    std::vector<int64_t> tied(static_cast<size_t>(pool_.threads()), 0);
+    pool_.Run([&](int worker) {
+      const IndexRange part = PartOf(count, worker, pool_.threads());
+      for (int64_t i = part.begin; i < part.end; ++i) {
+        const int64_t query = first + i;
+        const PairKey* const sorted = host_sorted_.data() + i * stride;
+        for (int64_t rank = 0; rank < k; ++rank) {
+          scores[query * k + rank] = ScoreOfKey<float>(ScoreKeyOf(sorted[rank]));
+          out.indices[query * k + rank] =
+              params_.first_doc + static_cast<int64_t>(IndexOf(sorted[rank]));
+        }
+        if (has_next(query) && ScoreKeyOf(sorted[k]) == ScoreKeyOf(sorted[k - 1])) {
+          ++tied[static_cast<size_t>(worker)];
+        }
+      }
+    });
+    for (const int64_t queries : tied) report.queries_with_tie_at_k += queries;
+  }
+  return AddWork(report);
 }
 
 }  // namespace tiny_knn

@@ -12,12 +12,15 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "core/cpu/thread_pool.h"
 #include "core/io/row_source.h"
 #include "core/search/search.h"
+#include "core/search/search_state.h"
 #include "gpu/cuda_raii.h"
 #include "gpu/device_context.h"
 #include "gpu/device_docs.h"
@@ -56,17 +59,31 @@ class DeviceBatch {
   // Converts, counts, and copies to the device.
   absl::Status LoadQueries(RowSource& queries, SearchReport& report);
 
-  // One pass over `docs`, in chunks of plan.doc_chunk, each prepared into `chunk`. `tally`: what
-  // was noticed of all.
-  absl::Status SearchDocs(RowSource& docs, DocChunk& chunk, PrepareTally& tally);
+  // Between two chunks: all docs before `docs_done` are rescored, `tally` is of those of this pass.
+  using AtBorder = std::function<absl::Status(int64_t docs_done, const PrepareTally& tally)>;
+
+  // One pass over `docs` from the doc `begin` on, in chunks of plan.doc_chunk, each prepared into
+  // `chunk`. `tally`: what was noticed of all. `at_border` may be empty; its errors end the search.
+  absl::Status SearchDocs(RowSource& docs, int64_t begin, DocChunk& chunk, PrepareTally& tally,
+                          const AtBorder& at_border);
   // The same with all docs in `chunk` and prepared.
   absl::Status SearchPreparedDocs(RowSource& docs, const DocChunk& chunk);
+
+  // Before SearchDocs: the best docs that another process found for these queries, which are those
+  // from `first_row` of the saver's batch on, and the thresholds that they make.
+  absl::Status RestoreBest(const BatchSaver& saver, int64_t first_row);
+  // At a border: the best docs so far.
+  absl::StatusOr<SearchSpan> ReadBest();
+  // Adds the work done so far to the report, as Finish does at the end.
+  absl::Status AddWork(SearchReport& report);
 
   // The results; adds to the report.
   absl::Status Finish(int64_t num_docs, const TopKView& out, SearchReport& report);
 
  private:
   absl::Status UploadQueries(const float* values);
+  // Queries [first, first + count), at most plan.group: their best docs in order, to host_sorted_.
+  absl::Status SortGroup(int64_t first, int64_t count);
   absl::Status SearchChunk(RowSource& docs, DocChunk& chunk, int64_t begin, int64_t end);
   absl::Status StartChunk(int64_t begin);
   // Docs [begin, end) of the chunk for all queries.
@@ -103,6 +120,7 @@ class DeviceBatch {
 
   std::vector<float>
       query_values_;  // [num_queries, dim] working values, for the host's share of rescoring
+  std::vector<QueryUnits> units_;  // [num_queries], as on the device
   // On the device, [num_queries, ...].
   DeviceBuffer<std::byte> query_rows_;
   DeviceBuffer<float> query_rounded_;

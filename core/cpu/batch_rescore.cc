@@ -59,7 +59,7 @@ void BatchSearch<T>::TakeScored(float floor, CandidateList<T>& list, Worker& wor
   int64_t left = 0;
   for (int64_t i = 0; i < list.size; ++i) {
     if (list.lower[i] >= floor) {
-      worker.found.push_back({list.key[i], chunk_begin_ + list.doc[i]});
+      worker.found.push_back({list.key[i], params_.first_doc + chunk_begin_ + list.doc[i]});
       continue;
     }
     list.lower[left] = list.lower[i];

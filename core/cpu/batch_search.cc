@@ -122,31 +122,6 @@ absl::Status BatchSearch<T>::LoadQueries(RowSource& queries, SearchReport& repor
 }
 
 template <typename T>
-absl::Status BatchSearch<T>::SearchDocs(RowSource& docs, SearchReport& report) {
-  // Prepared docs are resident, whatever the plan has room for.
-  const int64_t chunk = prepared_ ? docs.rows() : plan_.doc_chunk;
-  for (int64_t begin = 0; begin < docs.rows(); begin += chunk) {
-    const absl::Status status = SearchChunk(docs, begin, std::min(begin + chunk, docs.rows()));
-    chunk_rows_.reset();
-    docs.Release();
-    if (!status.ok()) return status;
-  }
-  report.repeated_queries += repeated_queries_;
-  PrepareCounts seen = prepared_ ? warm_->counts() : PrepareCounts();
-  for (const Worker& worker : workers_) {
-    report.rescored_pairs += worker.rescored;
-    report.refined_pairs += worker.refined;
-    seen.nonfinite_rows += worker.counts.nonfinite_rows;
-    seen.convert.infs_made += worker.counts.convert.infs_made;
-  }
-  if (warm_ != nullptr && !prepared_) warm_->FinishFilling(seen);
-  if (first_query_ > 0) return absl::OkStatus();  // every pass sees the same docs
-  report.nonfinite_doc_rows += seen.nonfinite_rows;
-  report.infs_made_in_docs += seen.convert.infs_made;
-  return absl::OkStatus();
-}
-
-template <typename T>
 absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t end) {
   chunk_begin_ = begin;
   const bool values_kept = warm_ != nullptr && warm_->are_working_rows();
@@ -309,8 +284,8 @@ void BatchSearch<T>::PrepareBlock(IndexRange block, int w) {
     piece.end = std::min(piece.begin + piece_docs, part.end);
     if (fetches) worker.status = fetched_.Fetch(piece);
     if (!worker.status.ok()) return;
-    worker.status = screen_->PrepareDocs(piece, chunk_begin_ + block.begin, block.begin, *bounds_,
-                                         worker.counts);
+    worker.status = screen_->PrepareDocs(piece, params_.first_doc + chunk_begin_ + block.begin,
+                                         block.begin, *bounds_, worker.counts);
   }
 }
 
@@ -450,7 +425,7 @@ double BatchSearch<T>::UpperBound(float lower, int32_t doc, double error) const 
 template <typename T>
 void BatchSearch<T>::RemoveSelf(int64_t query, CandidateList<T>& list) const {
   if (!params_.exclude_self || sampling_) return;
-  const int64_t self = first_query_ + query - chunk_begin_;
+  const int64_t self = first_query_ + query - params_.first_doc - chunk_begin_;
   const auto end = list.doc + list.size;
   const auto found = std::lower_bound(list.doc, end, self);
   if (found == end || *found != self) return;
@@ -527,7 +502,7 @@ void BatchSearch<T>::Finish(const TopKView& out, SearchReport& report) {
   for (const Worker& worker : workers_) report.queries_with_tie_at_k += worker.tied;
 }
 
-// What stands here; the rest in batch_rescore.cc.
+// What stands here; the rest in batch_state.cc, batch_guess.cc and batch_rescore.cc.
 template class BatchSearch<float>;
 template class BatchSearch<double>;
 

@@ -33,6 +33,7 @@
 #include "core/matrix/aligned_vector.h"
 #include "core/search/planner.h"
 #include "core/search/search.h"
+#include "core/search/search_state.h"
 
 namespace tiny_knn {
 
@@ -48,10 +49,20 @@ class BatchSearch {
               Progress& progress);
 
   absl::Status LoadQueries(RowSource& queries, SearchReport& report);
-  absl::Status SearchDocs(RowSource& docs, SearchReport& report);
+  // From the docs on that `saver` says the queries are done with, and telling it how far they are;
+  // null: from the first one. `before`: the search's report before these queries were loaded.
+  absl::Status SearchDocs(RowSource& docs, const SearchReport& before, BatchSaver* saver,
+                          SearchReport& report);
   void Finish(const TopKView& out, SearchReport& report);
 
  private:
+  // The best docs of another process, and the thresholds that they make.
+  void RestoreBest(const BatchSaver& saver);
+  // The state between two chunks: `docs_done` docs are rescored.
+  absl::Status SaveBest(int64_t docs_done, const SearchReport& before, BatchSaver& saver) const;
+  // Adds what was noticed so far, but for what Finish adds.
+  void AddCounts(SearchReport& report) const;
+
   // Docs of a tile that a screen with a refiner kept for one query.
   struct Survivors {
     std::vector<int32_t> doc;  // [doc_tile + kCandidatePadding]
@@ -187,7 +198,7 @@ class BatchSearch {
 
   // The docs that are screened: a chunk, or while sampling_ a sample of the first one.
   MatrixView chunk_;
-  int64_t chunk_begin_ = 0;  // index of the chunk's first doc
+  int64_t chunk_begin_ = 0;  // row of the chunk's first doc
   std::unique_ptr<ChunkRows<T>> chunk_rows_;
   RowSource* fetched_from_ = nullptr;       // null where chunk_ can be read as it is
   int64_t fetch_step_ = 1;                  // of chunk_'s docs in the source; more for a sample

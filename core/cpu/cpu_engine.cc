@@ -81,8 +81,9 @@ class CpuEngine : public Engine {
                              Progress& progress, const TopKView& out, SearchReport& report) {
     BatchSearch<T> batch(*pool_, params, plan, first_query, num_queries, docs.dim(), warm_,
                          progress);
+    const SearchReport before = report;
     absl::Status status = batch.LoadQueries(queries, report);
-    if (status.ok()) status = batch.SearchDocs(docs, report);
+    if (status.ok()) status = batch.SearchDocs(docs, before, batch_saver(), report);
     if (status.ok()) batch.Finish(out, report);
     return status;
   }

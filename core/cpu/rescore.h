@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "core/search/ranking.h"
@@ -19,6 +21,10 @@ class ExactTop {
   // Adds scored docs. Both vectors are scratch memory afterwards: this keeps k + 1 entries, no
   // more.
   void Merge(std::vector<Ranked<T>>& found, std::vector<Ranked<T>>& scratch);
+
+  // What is in, in order, and the same put back into an empty one.
+  std::span<const Ranked<T>> docs() const { return best_; }
+  void Restore(std::vector<Ranked<T>> docs) { best_ = std::move(docs); }
 
   // Whether k docs are in.
   bool full() const { return static_cast<int64_t>(best_.size()) >= k_; }

@@ -111,6 +111,8 @@ std::string NpyInt(int64_t value) {
   return out;
 }
 
+std::string NpyBool(bool value) { return NpyHead("|b1", "()") + (value ? '\x01' : '\x00'); }
+
 std::string NpyText(std::string_view text) {
   const std::u32string points = CodePoints(FileNameToPythonUtf8(text));
   // numpy has no text of no characters: it fills up with zeros, and takes them away again.
@@ -128,6 +130,15 @@ absl::StatusOr<int64_t> ParseNpyInt(std::span<const uint8_t> file) {
     return absl::InvalidArgumentError("is not one int64");
   }
   return static_cast<int64_t>(NumberAt(scalar->data, 0, 8));
+}
+
+absl::StatusOr<bool> ParseNpyBool(std::span<const uint8_t> file) {
+  const absl::StatusOr<Scalar> scalar = ParseScalar(file);
+  if (!scalar.ok()) return scalar.status();
+  if (scalar->descr != "|b1" || scalar->data.size() != 1 || scalar->data[0] > 1) {
+    return absl::InvalidArgumentError("is not one bool");
+  }
+  return scalar->data[0] != 0;
 }
 
 absl::StatusOr<std::string> ParseNpyText(std::span<const uint8_t> file) {

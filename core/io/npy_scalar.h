@@ -15,14 +15,16 @@ namespace tiny_knn {
 // `shape`: a Python tuple, "(3, 4)".
 std::string NpyHead(std::string_view descr, std::string_view shape);
 
-// A whole file: one int64, or one text (numpy's U). The text is a file's name, any bytes; what is
-// no UTF-8 becomes what os.fsdecode makes of it.
+// A whole file: one int64, one bool, or one text (numpy's U). The text is a file's name, any bytes;
+// what is no UTF-8 becomes what os.fsdecode makes of it.
 std::string NpyInt(int64_t value);
+std::string NpyBool(bool value);
 std::string NpyText(std::string_view text);
 
 // The way back, of files without dimensions in little-endian order. InvalidArgument, in one line
 // that continues "'metric' ...". Safe on any bytes.
 absl::StatusOr<int64_t> ParseNpyInt(std::span<const uint8_t> file);
+absl::StatusOr<bool> ParseNpyBool(std::span<const uint8_t> file);
 absl::StatusOr<std::string> ParseNpyText(std::span<const uint8_t> file);
 
 }  // namespace tiny_knn

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -15,7 +16,7 @@
 
 namespace tiny_knn {
 
-using ResultParser = absl::StatusOr<ResultFile> (*)(std::span<const uint8_t> bytes);
+using ResultParser = absl::StatusOr<ResultView> (*)(std::span<const uint8_t> bytes);
 
 inline void RequireOfResultParser(bool condition) {
   if (!condition) std::abort();
@@ -24,7 +25,7 @@ inline void RequireOfResultParser(bool condition) {
 inline void FuzzResultParser(ResultParser parse, const uint8_t* data, size_t size) {
   // An exact copy on the heap: reading one byte beyond it is seen.
   const std::vector<uint8_t> bytes(data, data + size);
-  const absl::StatusOr<ResultFile> result = parse(bytes);
+  const absl::StatusOr<ResultView> result = parse(bytes);
   if (!result.ok()) {
     RequireOfResultParser(result.status().code() == absl::StatusCode::kInvalidArgument);
     const std::string message(result.status().message());
@@ -35,10 +36,16 @@ inline void FuzzResultParser(ResultParser parse, const uint8_t* data, size_t siz
   const ResultMetadata& metadata = result->metadata;
   RequireOfResultParser(metadata.num_queries >= 0 && metadata.k >= 0);
   const auto elements = static_cast<__int128>(metadata.num_queries) * metadata.k;
-  RequireOfResultParser(elements == static_cast<__int128>(result->indices.size()));
-  RequireOfResultParser(elements == static_cast<__int128>(result->scores.size()));
-  // Two arrays of at least 8 + 4 bytes an element lie in the input, or are one and the same bytes.
-  RequireOfResultParser(result->indices.size() * sizeof(int64_t) <= bytes.size());
+  RequireOfResultParser(elements * 8 == static_cast<__int128>(result->indices.size()));
+  RequireOfResultParser(elements * ItemSize(metadata.score_dtype) ==
+                        static_cast<__int128>(result->scores.size()));
+  // Every byte can be read.
+  uint8_t sum = 0;
+  for (const std::string_view array : {result->indices, result->scores}) {
+    for (const char byte : array) sum = static_cast<uint8_t>(sum + static_cast<uint8_t>(byte));
+  }
+  volatile uint8_t read = sum;
+  static_cast<void>(read);
 }
 
 }  // namespace tiny_knn

@@ -34,6 +34,10 @@ std::span<const std::byte> AsBytes(const std::string& text) {
   return std::as_bytes(std::span(text));
 }
 
+std::string NpyOf(const std::string& text) { return NpyText(text); }
+std::string NpyOf(int64_t number) { return NpyInt(number); }
+std::string NpyOf(bool value) { return NpyBool(value); }
+
 // Checks of the directory come first, so that damage is not taken for something else.
 class NpzReader {
  public:
@@ -48,22 +52,14 @@ class NpzReader {
     return last == entries_.rend() ? nullptr : &*last;
   }
 
-  absl::Status Text(std::string_view name, std::string& out) const {
-    const StoredZipEntry* const entry = Find(name);
-    if (entry == nullptr) return absl::OkStatus();
-    absl::StatusOr<std::string> text = ParseNpyText(entry->bytes);
-    if (!text.ok()) return Named(name, text.status());
-    out = *std::move(text);
-    return absl::OkStatus();
+  absl::Status Read(std::string_view name, std::string& out) const {
+    return ReadWith(ParseNpyText, name, out);
   }
-
-  absl::Status Int(std::string_view name, int64_t& out) const {
-    const StoredZipEntry* const entry = Find(name);
-    if (entry == nullptr) return absl::OkStatus();
-    const absl::StatusOr<int64_t> number = ParseNpyInt(entry->bytes);
-    if (!number.ok()) return Named(name, number.status());
-    out = *number;
-    return absl::OkStatus();
+  absl::Status Read(std::string_view name, int64_t& out) const {
+    return ReadWith(ParseNpyInt, name, out);
+  }
+  absl::Status Read(std::string_view name, bool& out) const {
+    return ReadWith(ParseNpyBool, name, out);
   }
 
   struct Array {
@@ -104,6 +100,17 @@ class NpzReader {
   }
 
  private:
+  template <typename T>
+  absl::Status ReadWith(absl::StatusOr<T> (*parse)(std::span<const uint8_t>), std::string_view name,
+                        T& out) const {
+    const StoredZipEntry* const entry = Find(name);
+    if (entry == nullptr) return absl::OkStatus();
+    absl::StatusOr<T> value = parse(entry->bytes);
+    if (!value.ok()) return Named(name, value.status());
+    out = *std::move(value);
+    return absl::OkStatus();
+  }
+
   static absl::Status Named(std::string_view name, const absl::Status& status) {
     return absl::InvalidArgumentError(fmt::format("'{}' {}", name, std::string(status.message())));
   }
@@ -111,7 +118,7 @@ class NpzReader {
   std::vector<StoredZipEntry> entries_;
 };
 
-absl::Status ReadArrays(const NpzReader& reader, ResultFile& result) {
+absl::Status ReadArrays(const NpzReader& reader, ResultView& result) {
   const absl::StatusOr<NpzReader::Array> indices = reader.Matrix("indices");
   if (!indices.ok()) return indices.status();
   const absl::StatusOr<NpzReader::Array> scores = reader.Matrix("scores");
@@ -133,7 +140,9 @@ absl::Status ReadArrays(const NpzReader& reader, ResultFile& result) {
   }
   result.metadata.num_queries = shape.rows;
   result.metadata.k = shape.dim;
-  FillArrays(indices->data, scores->data, dtype == DType::kFloat64, result);
+  result.metadata.score_dtype = dtype;
+  result.indices = indices->data;
+  result.scores = scores->data;
   return absl::OkStatus();
 }
 
@@ -165,14 +174,8 @@ absl::StatusOr<std::unique_ptr<ResultNpzWriter>> ResultNpzWriter::Create(
   add("indices", NpyHead("<i8", shape), sizes->indices_bytes);
   add("scores", NpyHead(metadata.score_dtype == DType::kFloat64 ? "<f8" : "<f4", shape),
       sizes->scores_bytes);
-  add("queries_path", NpyText(metadata.queries_path), 0);
-  add("docs_path", NpyText(metadata.docs_path), 0);
-  add("k", NpyInt(metadata.k), 0);
-  add("batch_size", NpyInt(metadata.batch_size), 0);
-  add("dtype", NpyText(metadata.dtype), 0);
-  add("device", NpyText(metadata.device), 0);
-  add("metric", NpyText(metadata.metric), 0);
-  add("tiny_knn_version", NpyText(metadata.tiny_knn_version), 0);
+  VisitResultFields(metadata, /*all=*/false,
+                    [&add](std::string_view key, const auto& field) { add(key, NpyOf(field), 0); });
 
   const StoredZipLayout& layout = state->layout;
   absl::StatusOr<std::unique_ptr<AtomicFile>> file = AtomicFile::Create(path, options);
@@ -220,21 +223,18 @@ absl::Status ResultNpzWriter::Commit() {
   return status.ok() ? s.rows->Commit() : status;
 }
 
-absl::StatusOr<ResultFile> ParseResultNpz(std::span<const uint8_t> bytes) {
+absl::StatusOr<ResultView> ParseResultNpz(std::span<const uint8_t> bytes) {
   absl::StatusOr<std::vector<StoredZipEntry>> entries = ReadStoredZip(bytes);
   if (!entries.ok()) return entries.status();
   const NpzReader reader(*std::move(entries));
-  ResultFile result;
-  ResultMetadata& metadata = result.metadata;
-  for (const absl::Status& status :
-       {reader.Text("queries_path", metadata.queries_path),
-        reader.Text("docs_path", metadata.docs_path), reader.Int("batch_size", metadata.batch_size),
-        reader.Text("dtype", metadata.dtype), reader.Text("device", metadata.device),
-        reader.Text("metric", metadata.metric),
-        reader.Text("tiny_knn_version", metadata.tiny_knn_version), ReadArrays(reader, result),
-        reader.CheckSums()}) {
-    if (!status.ok()) return status;
-  }
+  ResultView result;
+  absl::Status status;
+  VisitResultFields(result.metadata, /*all=*/true, [&](std::string_view key, auto& field) {
+    if (status.ok()) status = reader.Read(key, field);
+  });
+  if (status.ok()) status = ReadArrays(reader, result);
+  if (status.ok()) status = reader.CheckSums();
+  if (!status.ok()) return status;
   return result;
 }
 

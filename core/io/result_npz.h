@@ -2,8 +2,8 @@
 // and which will be readable for as long as numpy is.
 //
 // Entries, in this order: `indices` (Q, k) int64, `scores` (Q, k) float32 or float64, and of the
-// same names and values as in the pickle `queries_path`, `docs_path`, `k`, `batch_size`, `dtype`,
-// `device`, `metric`, `tiny_knn_version`: arrays without dimensions, of text or int64.
+// same names and values as in the pickle the fields of VisitResultFields (core/io/result.h): arrays
+// without dimensions, of text, int64 or bool.
 #pragma once
 
 #include <cstdint>
@@ -42,6 +42,7 @@ class ResultNpzWriter final : public ResultWriter {
 // order, native byte order; other entries that are missing are left at their defaults, and ones
 // that are not known are ignored. Compares checksums. Errors are InvalidArgument, in one line
 // without a file's name. Safe on any bytes; work is linear in their number.
-absl::StatusOr<ResultFile> ParseResultNpz(std::span<const uint8_t> bytes);
+// The view is valid as long as the bytes.
+absl::StatusOr<ResultView> ParseResultNpz(std::span<const uint8_t> bytes);
 
 }  // namespace tiny_knn

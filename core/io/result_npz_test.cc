@@ -1,6 +1,7 @@
 #include "core/io/result_npz.h"
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -10,6 +11,7 @@
 
 #include "core/io/npy_scalar.h"
 #include "core/io/result_file.h"
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -73,13 +75,15 @@ void ExpectSame(const ResultFile& file, const ResultMetadata& metadata) {
   EXPECT_EQ(file.metadata.num_queries, metadata.num_queries);
   EXPECT_EQ(file.metadata.k, metadata.k);
   EXPECT_EQ(file.metadata.score_dtype, metadata.score_dtype);
-  EXPECT_EQ(file.metadata.queries_path, metadata.queries_path);
-  EXPECT_EQ(file.metadata.docs_path, metadata.docs_path);
-  EXPECT_EQ(file.metadata.batch_size, metadata.batch_size);
-  EXPECT_EQ(file.metadata.dtype, metadata.dtype);
-  EXPECT_EQ(file.metadata.device, metadata.device);
-  EXPECT_EQ(file.metadata.metric, metadata.metric);
-  EXPECT_EQ(file.metadata.tiny_knn_version, metadata.tiny_knn_version);
+  // Field by field, as texts.
+  const auto fields = [](const ResultMetadata& data) {
+    std::vector<std::string> texts;
+    VisitResultFields(data, /*all=*/true, [&](std::string_view key, const auto& field) {
+      texts.push_back(fmt::format("{}={}", key, field));
+    });
+    return texts;
+  };
+  EXPECT_EQ(fields(file.metadata), fields(metadata));
   ASSERT_EQ(file.indices.size(), static_cast<size_t>(metadata.num_queries * metadata.k));
   ASSERT_EQ(file.scores.size(), file.indices.size());
   for (size_t i = 0; i < file.indices.size(); ++i) {
@@ -101,6 +105,43 @@ TEST(ResultNpzTest, WhatIsWrittenIsRead) {
       const auto file = ReadResult(TestPath());
       ASSERT_TRUE(file.ok()) << file.status();
       ExpectSame(*file, metadata);
+    }
+  }
+}
+
+// Every field there is, of a part of many files of docs.
+TEST(ResultFileTest, PartsAreReadAsTheyWereWrittenInBothFormats) {
+  ResultMetadata metadata = Metadata(3, 2);
+  metadata.exclude_self = true;
+  metadata.docs_manifest = "0\t7\ta_1.npy\n7\t90\ta_2\xff.npy\n";
+  metadata.part = {.docs_begin = 0,
+                   .docs_end = 70,
+                   .num_docs = 90,
+                   .k_wanted = 20,
+                   .queries_fingerprint = "3x2 float32 crc32 00000001",
+                   .docs_fingerprint = "90x2 float32 sample crc32 00000002"};
+  for (const char* const suffix : {".npz", ".pkl"}) {
+    const std::string path = TestPath() + suffix;
+    ASSERT_TRUE(Write(path, metadata).ok());
+    const auto file = ReadResult(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    ExpectSame(*file, metadata);
+  }
+}
+
+TEST(ResultFileTest, RowsAreCopiedFromWhereTheyLie) {
+  for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
+    for (const char* const suffix : {".npz", ".pkl"}) {
+      const std::string path = TestPath() + suffix;
+      ASSERT_TRUE(Write(path, Metadata(5, 3, dtype)).ok());
+      const auto opened = OpenedResult::Open(path);
+      ASSERT_TRUE(opened.ok()) << opened.status();
+      std::vector<int64_t> indices(6);
+      std::vector<double> scores(6);
+      (*opened)->CopyRows(2, 2, indices.data(), scores.data());
+      EXPECT_EQ(indices, (std::vector<int64_t>{6, 7, 8, 9, 10, 11}));
+      EXPECT_EQ(scores, (std::vector<double>{-6, -7, -8, -9, -10, -11}));
+      EXPECT_TRUE((*opened)->CheckUnchanged().ok());
     }
   }
 }
@@ -143,7 +184,10 @@ TEST(ResultNpzTest, EveryDamagedByteIsNoticedOrDoesNotMatter) {
         ++refused;
       } else if (file->metadata.num_queries == 3) {
         // A name that is no other's, or times that nobody reads.
-        EXPECT_EQ(file->indices, (std::vector<int64_t>{0, 1, 2, 3, 4, 5})) << i;
+        std::vector<int64_t> indices(6);
+        ASSERT_EQ(file->indices.size(), indices.size() * sizeof(int64_t));
+        std::memcpy(indices.data(), file->indices.data(), file->indices.size());
+        EXPECT_EQ(indices, (std::vector<int64_t>{0, 1, 2, 3, 4, 5})) << i;
       }
     }
   }

@@ -74,6 +74,10 @@ class PickleText {
     return *this;
   }
 
+  PickleText& Field(const std::string& text) { return Str(text); }
+  PickleText& Field(int64_t number) { return Int(number); }
+  PickleText& Field(bool value) { return Op(value ? kNewTrue : kNewFalse); }
+
   PickleText& Global(std::string_view module, std::string_view name) {
     return Str(module).Str(name).Op(kStackGlobal);
   }
@@ -126,14 +130,9 @@ absl::StatusOr<std::unique_ptr<ResultPickleWriter>> ResultPickleWriter::Create(
                     metadata.score_dtype == DType::kFloat32 ? "f4" : "f8", sizes->scores_bytes);
   PickleText tail;
   tail.EndArray();
-  tail.Str("queries_path").Str(metadata.queries_path);
-  tail.Str("docs_path").Str(metadata.docs_path);
-  tail.Str("k").Int(metadata.k);
-  tail.Str("batch_size").Int(metadata.batch_size);
-  tail.Str("dtype").Str(metadata.dtype);
-  tail.Str("device").Str(metadata.device);
-  tail.Str("metric").Str(metadata.metric);
-  tail.Str("tiny_knn_version").Str(metadata.tiny_knn_version);
+  VisitResultFields(metadata, /*all=*/false, [&tail](std::string_view key, const auto& field) {
+    tail.Str(key).Field(field);
+  });
   tail.Op(kSetItems).Op(kStop);
 
   const int64_t middle_offset = head.size() + sizes->indices_bytes;

@@ -3,8 +3,8 @@
 //
 // A dict with, in this order: `indices` (Q, k) int64, `scores` (Q, k) float32 (float64 for
 // --dtype float64), `queries_path`, `docs_path`, `k`, `batch_size`, `dtype`, `device`, and after
-// them `metric` and `tiny_knn_version`. Pickle protocol 4 without frames; only the globals
-// numpy.core.multiarray._reconstruct, numpy.ndarray and numpy.dtype appear.
+// them the other fields of VisitResultFields (core/io/result.h). Pickle protocol 4 without frames;
+// only the globals numpy.core.multiarray._reconstruct, numpy.ndarray and numpy.dtype appear.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +44,7 @@ class ResultPickleWriter final : public ResultWriter {
 // (InvalidArgument). Never runs code. Metadata keys that are missing are left at their defaults;
 // num_queries, k and score_dtype are those of the arrays.
 // From memory; errors do not name a file. ReadResult (core/io/result_file.h) reads files.
-absl::StatusOr<ResultFile> ParseResultPickle(std::span<const uint8_t> bytes);
+// The view is valid as long as the bytes and its own storage.
+absl::StatusOr<ResultView> ParseResultPickle(std::span<const uint8_t> bytes);
 
 }  // namespace tiny_knn

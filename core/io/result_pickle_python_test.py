@@ -17,7 +17,7 @@ import numpy as np
 
 TOOL = os.path.abspath(sys.argv.pop(1))
 KEYS = ["indices", "scores", "queries_path", "docs_path", "k", "batch_size", "dtype", "device",
-        "metric", "tiny_knn_version"]
+        "metric", "tiny_knn_version", "exclude_self"]
 
 
 class ResultPickleTest(unittest.TestCase):
@@ -61,6 +61,7 @@ class ResultPickleTest(unittest.TestCase):
             self.assertIs(type(result[key]), int)
         for key in ("queries_path", "docs_path", "dtype", "device", "metric", "tiny_knn_version"):
             self.assertIs(type(result[key]), str)
+        self.assertIs(result["exclude_self"], False)
         self.assertEqual(result["k"], k)
         self.assertEqual(result["batch_size"], 512)
         self.assertEqual(result["docs_path"], "docs ü.npy")

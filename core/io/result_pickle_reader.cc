@@ -42,7 +42,7 @@ class ResultDict {
     return native ? dtype.text : std::string_view();
   }
 
-  absl::Status Text(std::string_view key, std::string& out) const {
+  absl::Status Read(std::string_view key, std::string& out) const {
     const PickleValue* value = Find(key);
     if (value == nullptr) return absl::OkStatus();
     if (value->kind != Kind::kText) return WrongKind(key, *value, "a string");
@@ -50,11 +50,19 @@ class ResultDict {
     return absl::OkStatus();
   }
 
-  absl::Status Int(std::string_view key, int64_t& out) const {
+  absl::Status Read(std::string_view key, int64_t& out) const {
     const PickleValue* value = Find(key);
     if (value == nullptr) return absl::OkStatus();
     if (value->kind != Kind::kInt) return WrongKind(key, *value, "an int");
     out = value->number;
+    return absl::OkStatus();
+  }
+
+  absl::Status Read(std::string_view key, bool& out) const {
+    const PickleValue* value = Find(key);
+    if (value == nullptr) return absl::OkStatus();
+    if (value->kind != Kind::kBool) return WrongKind(key, *value, "True or False");
+    out = value->number != 0;
     return absl::OkStatus();
   }
 
@@ -83,7 +91,7 @@ class ResultDict {
   const PickleDocument& document_;
 };
 
-absl::Status ReadArrays(const ResultDict& dict, ResultFile& result) {
+absl::Status ReadArrays(const ResultDict& dict, ResultView& result) {
   const absl::StatusOr<const PickleValue*> indices = dict.Array("indices");
   if (!indices.ok()) return indices.status();
   const absl::StatusOr<const PickleValue*> scores = dict.Array("scores");
@@ -102,31 +110,31 @@ absl::Status ReadArrays(const ResultDict& dict, ResultFile& result) {
   }
   result.metadata.num_queries = (*indices)->shape[0];
   result.metadata.k = (*indices)->shape[1];
-  FillArrays((*indices)->text, (*scores)->text, score_code == "f8", result);
+  result.metadata.score_dtype = score_code == "f8" ? DType::kFloat64 : DType::kFloat32;
+  result.indices = (*indices)->text;
+  result.scores = (*scores)->text;
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<ResultFile> ParseResultPickle(std::span<const uint8_t> bytes) {
-  const absl::StatusOr<PickleDocument> document = ParsePickle(bytes);
-  if (!document.ok()) return document.status();
+absl::StatusOr<ResultView> ParseResultPickle(std::span<const uint8_t> bytes) {
+  absl::StatusOr<PickleDocument> parsed = ParsePickle(bytes);
+  if (!parsed.ok()) return parsed.status();
+  const auto document = std::make_shared<const PickleDocument>(*std::move(parsed));
   const ResultDict dict(*document);
   if (dict.Root().kind != Kind::kDict) {
     return absl::InvalidArgumentError(fmt::format(
         "holds {}; expected a dict with 'indices' and 'scores'", PickleKindName(dict.Root().kind)));
   }
-  ResultFile result;
-  ResultMetadata& metadata = result.metadata;
-  int64_t k = 0;
-  for (const absl::Status& status :
-       {dict.Text("queries_path", metadata.queries_path),
-        dict.Text("docs_path", metadata.docs_path), dict.Int("k", k),
-        dict.Int("batch_size", metadata.batch_size), dict.Text("dtype", metadata.dtype),
-        dict.Text("device", metadata.device), dict.Text("metric", metadata.metric),
-        dict.Text("tiny_knn_version", metadata.tiny_knn_version), ReadArrays(dict, result)}) {
-    if (!status.ok()) return status;
-  }
+  ResultView result;
+  result.storage = document;
+  absl::Status status;
+  VisitResultFields(result.metadata, /*all=*/true, [&](std::string_view key, auto& field) {
+    if (status.ok()) status = dict.Read(key, field);
+  });
+  if (status.ok()) status = ReadArrays(dict, result);
+  if (!status.ok()) return status;
   return result;
 }
 

@@ -1,7 +1,6 @@
 #include "core/io/result_rows.h"
 
 #include <algorithm>
-#include <cstring>
 #include <iterator>
 #include <limits>
 #include <optional>
@@ -93,23 +92,6 @@ absl::Status ResultRows::CheckComplete() const {
 absl::Status ResultRows::Commit() {
   absl::Status status = CheckComplete();
   return status.ok() ? file_->Commit() : status;
-}
-
-void FillArrays(std::string_view indices, std::string_view scores, bool wide, ResultFile& result) {
-  result.indices.resize(indices.size() / sizeof(int64_t));
-  if (!indices.empty()) std::memcpy(result.indices.data(), indices.data(), indices.size());
-  result.metadata.score_dtype = wide ? DType::kFloat64 : DType::kFloat32;
-  if (wide) {
-    result.scores.resize(scores.size() / sizeof(double));
-    if (!scores.empty()) std::memcpy(result.scores.data(), scores.data(), scores.size());
-    return;
-  }
-  result.scores.resize(scores.size() / sizeof(float));
-  for (size_t i = 0; i < result.scores.size(); ++i) {
-    float score;
-    std::memcpy(&score, scores.data() + i * sizeof(float), sizeof(float));
-    result.scores[i] = score;
-  }
 }
 
 }  // namespace tiny_knn

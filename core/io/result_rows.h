@@ -1,12 +1,11 @@
-// What result files of every format share: two arrays of fixed sizes, rows that go to their places,
-// and the arrays as they are read back.
+// What result files of every format share when they are written: two arrays of fixed sizes, and
+// rows that go to their places.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -55,9 +54,5 @@ class ResultRows {
   int64_t scores_offset_;
   std::map<int64_t, int64_t> written_;  // disjoint ranges of rows, first -> end
 };
-
-// Fills the arrays of `result` and its score_dtype from their bytes as they lie in a file, native
-// byte order. REQUIRES: as many scores as indices, of 8 bytes if `wide`, else 4.
-void FillArrays(std::string_view indices, std::string_view scores, bool wide, ResultFile& result);
 
 }  // namespace tiny_knn

@@ -1,8 +1,11 @@
 #include "core/job/job_paths.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <string_view>
 
+#include "core/io/docs_files.h"
+#include "core/job/docs_range.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
@@ -20,6 +23,14 @@ void ReplacePath(const std::string& path, std::string_view by, std::string& text
   }
 }
 
+// What a result's name calls the docs: of a pattern, the folder that its files are in.
+std::string StemOfDocs(std::string_view path) {
+  if (const auto folder = FolderOfPattern(path)) path = *folder;
+  while (path.size() > 1 && path.ends_with('/')) path.remove_suffix(1);
+  const std::string stem = std::filesystem::path(path).stem().string();
+  return stem.empty() || stem == "." || stem == ".." || stem == "/" ? "docs" : stem;
+}
+
 }  // namespace
 
 std::string ResolvePath(const JobSpec& spec, const std::string& path) {
@@ -30,9 +41,15 @@ std::string ResolvePath(const JobSpec& spec, const std::string& path) {
 
 std::string ResolvedOutputPath(const JobSpec& spec, int64_t k) {
   if (!spec.output_path.empty()) return ResolvePath(spec, spec.output_path);
-  return ResolvePath(spec, fmt::format("top{}_{}_x_{}.pkl", k,
+  std::string range;
+  if (spec.docs_range) {
+    range = DocsRangeText(*spec.docs_range);
+    std::replace(range.begin(), range.end(), ':', '-');
+    range = "_" + range;
+  }
+  return ResolvePath(spec, fmt::format("top{}_{}_x_{}{}.pkl", k,
                                        std::filesystem::path(spec.queries_path).stem().string(),
-                                       std::filesystem::path(spec.docs_path).stem().string()));
+                                       StemOfDocs(spec.docs_path), range));
 }
 
 absl::Status WithPathsAsTyped(const JobSpec& spec, const absl::Status& status) {
@@ -40,6 +57,11 @@ absl::Status WithPathsAsTyped(const JobSpec& spec, const absl::Status& status) {
   std::string message(status.message());
   for (const std::string& typed : {spec.queries_path, spec.docs_path}) {
     if (!typed.empty()) ReplacePath(ResolvePath(spec, typed), typed, message);
+  }
+  if (const auto folder = FolderOfPattern(spec.docs_path); folder && !folder->starts_with('/')) {
+    std::string resolved = ResolvePath(spec, std::string(*folder) + "*");
+    resolved.pop_back();
+    ReplacePath(resolved, *folder, message);
   }
   return absl::Status(status.code(), message);
 }

@@ -15,7 +15,8 @@ namespace tiny_knn {
 std::string ResolvePath(const JobSpec& spec, const std::string& path);
 
 // Where a search of the k nearest docs writes its result, resolved: the spec's output path, else
-// top{k}_{queries stem}_x_{docs stem}.pkl.
+// top{k}_{queries stem}_x_{docs stem}.pkl, with _{A}-{B} behind the stems where only docs A:B are
+// searched. The stem of a pattern is its folder's name.
 std::string ResolvedOutputPath(const JobSpec& spec, int64_t k);
 
 // The same status with the input files named as they were typed, not as they were resolved.

@@ -1,6 +1,7 @@
 #include "core/job/job_report.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <utility>
 
@@ -86,6 +87,20 @@ std::vector<std::string> PlanLines(const JobSpec& spec, const PreparedJob& job,
       fmt::format("{:<14}{}", "docs", SourceText(spec.docs_path, *job.docs)),
       fmt::format("{:<14}{}", "output", job.output_path),
       fmt::format("{:<14}{}", "device", device)};
+  if (job.part) {
+    lines.insert(lines.begin() + 2,
+                 fmt::format("{:<14}docs {}:{} of {}", "range", job.part->docs_begin,
+                             job.part->docs_end, job.part->num_docs));
+  }
+  if (!spec.checkpoint_path.empty()) {
+    lines.push_back(fmt::format("{:<14}{}, at most every {} s", "checkpoint", spec.checkpoint_path,
+                                spec.checkpoint_seconds));
+  }
+  if (!job.docs_manifest.empty()) {
+    for (const DocsFile& file : job.docs_files) {
+      lines.push_back(fmt::format("{:<14}{}:{} {}", "docs file", file.begin, file.end, file.name));
+    }
+  }
   const std::string plan = DescribePlan(job.shape, job.plan);
   for (size_t begin = 0; begin < plan.size();) {
     const size_t end = std::min(plan.find('\n', begin), plan.size());
@@ -110,7 +125,7 @@ JobReport MakeJobReport(const PreparedJob& job, std::string_view device, const J
 
 std::optional<std::string> DefaultKNote(const PreparedJob& job) {
   if (!job.k_was_reduced) return std::nullopt;
-  return fmt::format("k={}: fewer docs than the default k={}; --k sets another", job.params.k,
+  return fmt::format("k={}: fewer docs than the default k={}; --k sets another", job.k_of_all(),
                      kMostDefaultK);
 }
 
@@ -118,6 +133,17 @@ std::vector<std::string> JobNotes(const JobSpec& spec, const PreparedJob& job,
                                   const JobReport& report) {
   std::vector<std::string> notes;
   if (std::optional<std::string> note = DefaultKNote(job)) notes.push_back(*std::move(note));
+  if (!job.docs_manifest.empty()) {
+    const std::vector<DocsFile>& files = job.docs_files;
+    notes.push_back(fmt::format(
+        "{}: {}, {}{}", spec.docs_path, Count(static_cast<int64_t>(files.size()), "file", "files"),
+        files.front().name, files.size() == 1 ? "" : " to " + files.back().name));
+  }
+  if (job.share_done_before > 0) {
+    notes.push_back(fmt::format("went on from the checkpoint {}, at {:.0f}%", spec.checkpoint_path,
+                                std::floor(100 * job.share_done_before)));
+  }
+  if (!job.checkpoint_note.empty()) notes.push_back(job.checkpoint_note);
   const SearchReport& search = report.search;
   NoteMatrix(spec.queries_path, search.nonfinite_query_rows, search.infs_made_in_queries,
              spec.compute_dtype, notes);

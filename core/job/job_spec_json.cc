@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/job/docs_range.h"
 #include "core/matrix/dtype.h"
 #include "core/search/search.h"
 #include "fmt/format.h"
@@ -22,10 +23,14 @@ using Json = nlohmann::ordered_json;
 constexpr int64_t kNoMost = std::numeric_limits<int64_t>::max();
 constexpr int64_t kMostUmask = 0777;
 
-constexpr std::array<std::string_view, 16> kMembers = {
-    "queries", "docs",         "output",     "working_folder", "k",      "metric",
-    "dtype",   "input_dtype",  "batch_size", "exclude_self",   "device", "gpu_memory",
-    "threads", "memory_limit", "verify",     "umask"};
+constexpr std::array<std::string_view, 19> kMembers = {
+    "queries",        "docs",        "output",
+    "working_folder", "k",           "metric",
+    "dtype",          "input_dtype", "batch_size",
+    "exclude_self",   "docs_range",  "device",
+    "gpu_memory",     "threads",     "memory_limit",
+    "verify",         "checkpoint",  "checkpoint_seconds",
+    "umask"};
 
 // What was found, as JSON: one line of ASCII whatever is in it, and short.
 std::string Quoted(const std::string& text) {
@@ -102,6 +107,7 @@ class SpecReader : public nlohmann::json_sax<nlohmann::json> {
     if (member_ == "queries") return Path(value, "an .npy file", spec_.queries_path);
     if (member_ == "docs") return Path(value, "an .npy file", spec_.docs_path);
     if (member_ == "output") return Path(value, "a file name", spec_.output_path);
+    if (member_ == "checkpoint") return Path(value, "a file name", spec_.checkpoint_path);
     if (member_ == "working_folder") {
       if (!value.starts_with('/')) return Refuse("an absolute path", Quoted(value));
       return Path(value, "an absolute path", spec_.working_folder);
@@ -118,6 +124,12 @@ class SpecReader : public nlohmann::json_sax<nlohmann::json> {
       return Name(dtype, value, spec_.compute_dtype);
     }
     if (member_ == "input_dtype") return Name(ParseDType(value), value, spec_.input_dtype);
+    if (member_ == "docs_range") {
+      const absl::StatusOr<DocsRange> range = ParseDocsRange(value);
+      if (!range.ok()) return WrongType(Quoted(value));
+      spec_.docs_range = *range;
+      return true;
+    }
     return WrongType(Quoted(value));
   }
   bool binary(binary_t& /*value*/) override { return WrongType("binary data"); }
@@ -164,19 +176,21 @@ class SpecReader : public nlohmann::json_sax<nlohmann::json> {
     if (member_ == "k" || member_ == "batch_size") return {1, kNoMost};
     if (member_ == "threads") return {0, kMostThreads};
     if (member_ == "umask") return {0, kMostUmask};
+    if (member_ == "checkpoint_seconds") return {0, kMostCheckpointSeconds};
     return {0, kNoMost};
   }
 
   // What the present member accepts.
   std::string Expected() const {
     if (member_ == "queries" || member_ == "docs") return "the path of an .npy file";
-    if (member_ == "output") return "the path of a file";
+    if (member_ == "output" || member_ == "checkpoint") return "the path of a file";
     if (member_ == "working_folder") return "an absolute path";
     if (member_ == "metric") return "\"ip\", \"cosine\" or \"l2\"";
     if (member_ == "dtype") return fmt::format("one of {}", ComputeDTypeNames());
     if (member_ == "input_dtype") return fmt::format("one of {}", FileDTypeNames());
     if (member_ == "device") return "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\"";
     if (member_ == "exclude_self") return "true or false";
+    if (member_ == "docs_range") return "a range of docs such as \"0:1000\" or \"1000:\"";
     const auto [least, most] = NumberRange();
     return most == kNoMost ? fmt::format("a whole number of at least {}", least)
                            : fmt::format("a whole number from {} to {}", least, most);
@@ -201,6 +215,8 @@ class SpecReader : public nlohmann::json_sax<nlohmann::json> {
       spec_.memory_limit_bytes = value;
     } else if (member_ == "verify" && fits) {
       spec_.verify_queries = value;
+    } else if (member_ == "checkpoint_seconds" && fits) {
+      spec_.checkpoint_seconds = value;
     } else if (member_ == "umask" && fits) {
       spec_.umask = static_cast<int>(value);
     } else {
@@ -251,11 +267,14 @@ absl::StatusOr<std::string> JobSpecToJson(const JobSpec& spec) {
   if (spec.input_dtype) json["input_dtype"] = DTypeName(*spec.input_dtype);
   add_optional("batch_size", spec.batch_size);
   add("exclude_self", spec.exclude_self, defaults.exclude_self);
+  if (spec.docs_range) json["docs_range"] = DocsRangeText(*spec.docs_range);
   add("device", spec.device, defaults.device);
   add("gpu_memory", spec.gpu_memory_bytes, defaults.gpu_memory_bytes);
   add("threads", spec.threads, defaults.threads);
   add("memory_limit", spec.memory_limit_bytes, defaults.memory_limit_bytes);
   add("verify", spec.verify_queries, defaults.verify_queries);
+  add("checkpoint", spec.checkpoint_path, defaults.checkpoint_path);
+  add("checkpoint_seconds", spec.checkpoint_seconds, defaults.checkpoint_seconds);
   add_optional("umask", spec.umask);
   try {
     return json.dump();

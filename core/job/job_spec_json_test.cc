@@ -73,14 +73,19 @@ TEST(JobSpecJson, EveryMemberIsWrittenAndReadBack) {
   spec.threads = 4096;
   spec.memory_limit_bytes = 1;
   spec.verify_queries = 9;
+  spec.docs_range = DocsRange{5, 700};
+  spec.checkpoint_path = "run.ckpt";
+  spec.checkpoint_seconds = 0;
   spec.umask = 0;
   const std::string json = Written(spec);
   EXPECT_EQ(json,
             "{\"queries\":\"q \\\"1\\\"\\n\xC3\xA9.npy\",\"docs\":\"/data/d.npy\","
             "\"output\":\"out.pkl\",\"working_folder\":\"/home/ann\",\"k\":7,\"metric\":\"l2\","
             "\"dtype\":\"float16\",\"input_dtype\":\"bfloat16\",\"batch_size\":64,"
-            "\"exclude_self\":true,\"device\":\"cuda:1\",\"gpu_memory\":9223372036854775807,"
-            "\"threads\":4096,\"memory_limit\":1,\"verify\":9,\"umask\":0}");
+            "\"exclude_self\":true,\"docs_range\":\"5:700\",\"device\":\"cuda:1\","
+            "\"gpu_memory\":9223372036854775807,"
+            "\"threads\":4096,\"memory_limit\":1,\"verify\":9,\"checkpoint\":\"run.ckpt\","
+            "\"checkpoint_seconds\":0,\"umask\":0}");
   const JobSpec read = Read(json);
   EXPECT_EQ(read.queries_path, spec.queries_path);
   EXPECT_EQ(read.docs_path, spec.docs_path);
@@ -92,6 +97,9 @@ TEST(JobSpecJson, EveryMemberIsWrittenAndReadBack) {
   EXPECT_EQ(read.input_dtype, spec.input_dtype);
   EXPECT_EQ(read.batch_size, spec.batch_size);
   EXPECT_EQ(read.exclude_self, spec.exclude_self);
+  EXPECT_EQ(read.docs_range, spec.docs_range);
+  EXPECT_EQ(read.checkpoint_path, spec.checkpoint_path);
+  EXPECT_EQ(read.checkpoint_seconds, spec.checkpoint_seconds);
   EXPECT_EQ(read.device, spec.device);
   EXPECT_EQ(read.gpu_memory_bytes, spec.gpu_memory_bytes);
   EXPECT_EQ(read.threads, spec.threads);
@@ -180,6 +188,14 @@ TEST(JobSpecJson, WrongTypesNameTheMember) {
             "job spec: unknown member \"docs_\"; did you mean 'docs'?");
   EXPECT_EQ(Refusal(R"({"docs":{"a":1}})"),
             "job spec: 'docs' expects the path of an .npy file, found an object");
+  EXPECT_EQ(Refusal(With(R"("docs_range":"5")")),
+            "job spec: 'docs_range' expects a range of docs such as \"0:1000\" or \"1000:\", found "
+            "\"5\"");
+  EXPECT_EQ(Refusal(With(R"("checkpoint_seconds":94608001)")),
+            "job spec: 'checkpoint_seconds' expects a whole number from 0 to 94608000, found "
+            "94608001");
+  EXPECT_EQ(Refusal(With(R"("checkpoint":"")")),
+            "job spec: 'checkpoint' expects a file name, found an empty name");
   EXPECT_EQ(Refusal(With(R"("exclude_self":1)")),
             "job spec: 'exclude_self' expects true or false, found 1");
   EXPECT_EQ(Refusal(With(R"("output":false)")),

@@ -4,14 +4,18 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
-#include <map>
-#include <span>
 #include <utility>
 #include <vector>
 
+#include "core/io/atomic_file.h"
 #include "core/io/result_file.h"
+#include "core/io/row_fingerprint.h"
+#include "core/io/row_range.h"
+#include "core/job/checkpoint.h"
+#include "core/job/docs_range.h"
+#include "core/job/job_checkpoint.h"
 #include "core/job/job_paths.h"
+#include "core/job/result_sink.h"
 #include "core/job/verify.h"
 #include "core/job/version.h"
 #include "fmt/format.h"
@@ -28,23 +32,23 @@ double SecondsSince(Clock::time_point start) {
 }
 
 struct Inputs {
-  std::unique_ptr<RowSource> queries;
-  std::unique_ptr<RowSource> docs;
+  VersionedRows queries;
+  OpenedDocs docs;
 };
 
-// `--input-dtype` names the type of raw data, which a header cannot; one of the two files may well
-// be typed by its header instead. It is an error when it fits neither.
+// `--input-dtype` names the type of raw data, which a header cannot; one of the two, queries or
+// docs, may well be typed by headers instead. It is an error when it fits neither.
 absl::StatusOr<Inputs> OpenInputs(const JobSpec& spec) {
   const std::string queries_path = ResolvePath(spec, spec.queries_path);
   const std::string docs_path = ResolvePath(spec, spec.docs_path);
-  absl::StatusOr<std::unique_ptr<RowSource>> queries =
-      OpenNpyRowSource(queries_path, spec.input_dtype);
-  absl::StatusOr<std::unique_ptr<RowSource>> docs = OpenNpyRowSource(docs_path, spec.input_dtype);
-  if (spec.input_dtype && queries.ok() != docs.ok()) {
-    absl::StatusOr<std::unique_ptr<RowSource>>& misfit = queries.ok() ? docs : queries;
-    absl::StatusOr<std::unique_ptr<RowSource>> by_header =
-        OpenNpyRowSource(queries.ok() ? docs_path : queries_path, std::nullopt);
-    if (by_header.ok()) misfit = std::move(by_header);
+  absl::StatusOr<VersionedRows> queries = OpenVersionedRows(queries_path, spec.input_dtype);
+  absl::StatusOr<OpenedDocs> docs = OpenDocs(docs_path, spec.input_dtype);
+  if (spec.input_dtype && !queries.ok() && docs.ok()) {
+    auto by_header = OpenVersionedRows(queries_path, std::nullopt);
+    if (by_header.ok()) queries = std::move(by_header);
+  } else if (spec.input_dtype && queries.ok() && !docs.ok()) {
+    auto by_header = OpenDocs(docs_path, std::nullopt);
+    if (by_header.ok()) docs = std::move(by_header);
   }
   if (!queries.ok()) return queries.status();
   if (!docs.ok()) return docs.status();
@@ -64,6 +68,10 @@ absl::Status CheckSpec(const JobSpec& spec) {
     return absl::InvalidArgumentError(fmt::format(
         "memory limit {}: must be at least 1 byte, or 0 for automatic", spec.memory_limit_bytes));
   }
+  if (spec.checkpoint_seconds < 0 || spec.checkpoint_seconds > kMostCheckpointSeconds) {
+    return absl::InvalidArgumentError(fmt::format("checkpoint every {} s: must be 0 to {}",
+                                                  spec.checkpoint_seconds, kMostCheckpointSeconds));
+  }
   if (spec.verify_queries < 0) {
     return absl::InvalidArgumentError(
         fmt::format("verify {}: must be 0 or more queries", spec.verify_queries));
@@ -77,58 +85,24 @@ bool SameFile(const std::string& a, const std::string& b) {
          stat_a.st_dev == stat_b.st_dev && stat_a.st_ino == stat_b.st_ino;
 }
 
-absl::Status CheckOutputIsNoInput(const JobSpec& spec, const std::string& output_path) {
-  for (const std::string& input : {spec.queries_path, spec.docs_path}) {
-    if (SameFile(output_path, ResolvePath(spec, input))) {
+absl::Status CheckOutputIsNoInput(const JobSpec& spec, const PreparedJob& job) {
+  const std::string checkpoint = ResolvePath(spec, spec.checkpoint_path);
+  if (!checkpoint.empty() &&
+      (job.output_path == checkpoint || SameFile(job.output_path, checkpoint))) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{}: is the output and the checkpoint; choose another --checkpoint", job.output_path));
+  }
+  std::vector<std::string> inputs = {ResolvePath(spec, spec.queries_path)};
+  for (const DocsFile& file : job.docs_files) inputs.push_back(file.path);
+  for (const std::string& input : inputs) {
+    if (SameFile(job.output_path, input)) {
       return absl::InvalidArgumentError(
           fmt::format("{}: the output would overwrite the input {}; choose another --output-path",
-                      output_path, input));
+                      job.output_path, input));
     }
   }
   return absl::OkStatus();
 }
-
-// Writes finished rows, and keeps a copy of those that will be verified.
-class ResultSink : public TopKSink {
- public:
-  ResultSink(ResultWriter& writer, std::vector<int64_t> keep)
-      : writer_(writer), keep_(std::move(keep)) {}
-
-  absl::Status Take(int64_t first_query, const TopKView& results) override {
-    const Clock::time_point start = Clock::now();
-    const size_t row_bytes =
-        static_cast<size_t>(results.k) * static_cast<size_t>(ItemSize(results.score_dtype));
-    const auto* scores = static_cast<const std::byte*>(results.scores);
-    const auto begin = std::lower_bound(keep_.begin(), keep_.end(), first_query);
-    const auto end = std::lower_bound(begin, keep_.end(), first_query + results.num_queries);
-    for (auto query = begin; query != end; ++query) {
-      const int64_t row = *query - first_query;
-      Row& kept = rows_[*query];
-      const int64_t* indices = results.indices + row * results.k;
-      kept.indices.assign(indices, indices + results.k);
-      const std::byte* row_scores = scores + static_cast<size_t>(row) * row_bytes;
-      kept.scores.assign(row_scores, row_scores + row_bytes);
-    }
-    absl::Status status =
-        writer_.WriteRows(first_query, results.num_queries, results.indices, results.scores);
-    seconds_ += SecondsSince(start);
-    return status;
-  }
-
-  struct Row {
-    std::vector<int64_t> indices;
-    std::vector<std::byte> scores;
-  };
-  // Query index to its row, for every kept query that was taken.
-  std::map<int64_t, Row>& rows() { return rows_; }
-  double seconds() const { return seconds_; }
-
- private:
-  ResultWriter& writer_;
-  const std::vector<int64_t> keep_;  // ascending
-  std::map<int64_t, Row> rows_;
-  double seconds_ = 0;
-};
 
 absl::Status CheckInputsUnchanged(PreparedJob& job) {
   absl::Status status = job.queries->CheckUnchanged();
@@ -167,6 +141,26 @@ absl::Status VerifyRows(PreparedJob& job, ResultSink& sink, const Progress* prog
                   result.verify_mismatches, result.verified_queries, first_mismatch));
 }
 
+// Makes a job of all docs one of docs [begin, end).
+absl::Status TakeRange(int64_t begin, int64_t end, PreparedJob& job) {
+  const absl::StatusOr<std::string> fingerprint = FingerprintOfSample(*job.docs);
+  if (!fingerprint.ok()) return fingerprint.status();
+  job.part = ResultPart{.docs_begin = begin,
+                        .docs_end = end,
+                        .num_docs = job.docs->rows(),
+                        .k_wanted = job.params.k,
+                        .docs_fingerprint = *fingerprint};
+  job.docs = MakeRowRange(std::move(job.docs), begin, end);
+  job.params.first_doc = begin;
+  job.params.k = std::min(job.params.k, end - begin);
+  // Some queries would have a doc less than the others, and results have one k for all.
+  if (job.params.exclude_self && job.params.k == end - begin) {
+    job.params.exclude_self = false;
+    job.drops_self_when_written = true;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<PreparedJob> Prepare(const JobSpec& spec, DocsUse use) {
   absl::Status status = CheckSpec(spec);
   if (!status.ok()) return status;
@@ -174,8 +168,11 @@ absl::StatusOr<PreparedJob> Prepare(const JobSpec& spec, DocsUse use) {
   if (!inputs.ok()) return inputs.status();
 
   PreparedJob job;
-  job.queries = std::move(inputs->queries);
-  job.docs = std::move(inputs->docs);
+  job.queries = std::move(inputs->queries.rows);
+  job.queries_version = inputs->queries.version;
+  job.docs = std::move(inputs->docs.rows);
+  job.docs_manifest = inputs->docs.Manifest();
+  job.docs_files = std::move(inputs->docs.files);
   const int64_t largest_k = job.docs->rows() - (spec.exclude_self ? 1 : 0);
   if (!spec.k && largest_k < 1) {
     return absl::InvalidArgumentError(
@@ -183,14 +180,23 @@ absl::StatusOr<PreparedJob> Prepare(const JobSpec& spec, DocsUse use) {
                     spec.docs_path, job.docs->rows(), job.docs->rows() == 1 ? "row" : "rows",
                     spec.exclude_self ? " and --exclude-self drops one" : ""));
   }
-  job.params = {spec.k.value_or(std::min(kMostDefaultK, largest_k)), spec.metric,
-                spec.compute_dtype, spec.exclude_self};
-  job.k_was_reduced = !spec.k && job.params.k < kMostDefaultK;
+  const int64_t k = spec.k.value_or(std::min(kMostDefaultK, largest_k));
+  job.params = {k, spec.metric, spec.compute_dtype, spec.exclude_self};
+  job.k_was_reduced = !spec.k && k < kMostDefaultK;
   status = ValidateSearch(*job.queries, *job.docs, job.params);
   if (!status.ok()) return status;
 
-  job.output_path = ResolvedOutputPath(spec, job.params.k);
-  status = CheckOutputIsNoInput(spec, job.output_path);
+  JobSpec named = spec;
+  if (spec.docs_range) {
+    const absl::StatusOr<DocsRange> range =
+        ResolveDocsRange(*spec.docs_range, job.docs->rows(), spec.docs_path);
+    if (!range.ok()) return range.status();
+    named.docs_range = *range;
+    status = TakeRange(range->begin, *range->end, job);
+    if (!status.ok()) return status;
+  }
+  job.output_path = ResolvedOutputPath(named, k);
+  status = CheckOutputIsNoInput(spec, job);
   if (!status.ok()) return status;
   job.batch_size_recorded = spec.batch_size.value_or(kDefaultRecordedBatchSize);
 
@@ -205,7 +211,7 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
                               const RunJobOptions& options) {
   Progress* const progress = options.progress;
   // Time has passed since PrepareJob: somebody may have linked an input to the output's name.
-  absl::Status status = CheckOutputIsNoInput(spec, job.output_path);
+  absl::Status status = CheckOutputIsNoInput(spec, job);
   if (!status.ok()) return status;
   ResultMetadata metadata;
   metadata.num_queries = job.queries->rows();
@@ -218,17 +224,49 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
   metadata.device = std::string(engine.device());
   metadata.metric = std::string(MetricName(job.params.metric));
   metadata.tiny_knn_version = std::string(kTinyKnnVersion);
+  metadata.exclude_self = spec.exclude_self;
+  metadata.docs_manifest = job.docs_manifest;
+  if (job.part) {
+    absl::StatusOr<std::string> fingerprint = FingerprintOfRows(*job.queries);
+    if (!fingerprint.ok()) return fingerprint.status();
+    metadata.part = *job.part;
+    metadata.part.queries_fingerprint = *std::move(fingerprint);
+  }
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::string temporary_tag = options.temporary_tag;
+  if (!spec.checkpoint_path.empty()) {
+    absl::StatusOr<std::unique_ptr<Checkpoint>> opened = OpenJobCheckpoint(spec, job);
+    if (!opened.ok()) return opened.status();
+    checkpoint = *std::move(opened);
+    if (temporary_tag.empty()) {
+      // So that what a process that was killed left is found, and does not pile up.
+      temporary_tag = "checkpoint-" + checkpoint->run_id();
+      status = AtomicFile::RemoveLeftover(job.output_path, temporary_tag);
+      if (!status.ok()) return status;
+    }
+  }
   // Before the search: a folder that cannot be written and a disk that is full are found now.
   const Clock::time_point create_start = Clock::now();
-  absl::StatusOr<std::unique_ptr<ResultWriter>> writer =
-      CreateResultWriter(job.output_path, metadata, {options.temporary_tag});
-  if (!writer.ok()) return writer.status();
+  absl::StatusOr<std::unique_ptr<ResultWriter>> created =
+      CreateResultWriter(job.output_path, metadata, {temporary_tag});
+  if (!created.ok()) return created.status();
+  std::unique_ptr<ResultWriter> writer = *std::move(created);
+  if (job.drops_self_when_written) {
+    writer = MakeSelfDroppingWriter(std::move(writer), metadata.k, metadata.score_dtype);
+  }
   const double create_seconds = SecondsSince(create_start);
 
-  ResultSink sink(**writer, SampleDistinct(job.queries->rows(), spec.verify_queries, kVerifySeed));
+  ResultSink sink(*writer, SampleDistinct(job.queries->rows(), spec.verify_queries, kVerifySeed));
+  if (checkpoint != nullptr) {
+    status = checkpoint->Replay(sink);
+    if (!status.ok()) return status;
+    sink.set_checkpoint(checkpoint.get());
+  }
   const Clock::time_point start = Clock::now();
-  absl::StatusOr<SearchReport> report = engine.Search(*job.queries, *job.docs, job.params, job.plan,
-                                                      progress, sink, options.warm_docs);
+  const double seconds_before = sink.seconds();
+  absl::StatusOr<SearchReport> report =
+      engine.Search(*job.queries, *job.docs, job.params, job.plan, progress, sink,
+                    checkpoint == nullptr ? options.warm_docs : nullptr, checkpoint.get());
   if (!report.ok()) {
     // Whatever went wrong, a file that changed under the search is the likelier cause to act on.
     if (!absl::IsCancelled(report.status())) {
@@ -239,7 +277,7 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
   }
   JobResult result;
   result.report = *report;
-  result.search_seconds = std::max(0.0, SecondsSince(start) - sink.seconds());
+  result.search_seconds = std::max(0.0, SecondsSince(start) - (sink.seconds() - seconds_before));
 
   // Before verifying, so that rows read from a changed file are not called our mistake.
   status = CheckInputsUnchanged(job);
@@ -252,9 +290,14 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
   if (!status.ok()) return status;
 
   const Clock::time_point commit_start = Clock::now();
-  status = (*writer)->Commit();
+  status = writer->Commit();
   if (!status.ok()) return status;
   result.write_seconds = create_seconds + sink.seconds() + SecondsSince(commit_start);
+  if (checkpoint != nullptr) {
+    // The result is there, whatever becomes of this.
+    status = checkpoint->Remove();
+    if (!status.ok()) job.checkpoint_note = std::string(status.message());
+  }
   return result;
 }
 
@@ -263,7 +306,8 @@ absl::StatusOr<JobResult> Run(const JobSpec& spec, PreparedJob& job, Engine& eng
 SearchLimits LimitsOf(const JobSpec& spec) {
   return {.threads = spec.threads,
           .memory_limit_bytes = spec.memory_limit_bytes,
-          .batch_size = spec.batch_size.value_or(0)};
+          .batch_size = spec.batch_size.value_or(0),
+          .saves_state = !spec.checkpoint_path.empty()};
 }
 
 absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shape, DocsUse use) {

@@ -4,10 +4,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/io/docs_files.h"
+#include "core/io/result.h"
 #include "core/io/row_source.h"
 #include "core/job/job_spec.h"
 #include "core/job/search_rows.h"
@@ -23,13 +27,27 @@ inline constexpr int64_t kMostDefaultK = 2000;
 // A job with its files open, its defaults filled in and its plan made: nothing searched or written.
 struct PreparedJob {
   std::unique_ptr<RowSource> queries;
-  std::unique_ptr<RowSource> docs;
+  std::unique_ptr<RowSource> docs;  // those that are searched
+  FileVersion queries_version;
+  std::vector<DocsFile> docs_files;  // that all docs come from
+  std::string docs_manifest;         // ResultMetadata's
+  // Of a range of the docs; its queries_fingerprint is empty until they are read.
+  std::optional<ResultPart> part;
   SearchParams params;
   ProblemShape shape;
   SearchPlan plan;
-  std::string output_path;      // filled in; resolved against the spec's working folder
-  bool k_was_reduced = false;   // the default k = 2000 was more than there are docs
+  std::string output_path;     // filled in; resolved against the spec's working folder
+  bool k_was_reduced = false;  // the default k = 2000 was more than there are docs
+  // Once it runs: what a checkpoint had done of it, 0 to 1. 0: it began.
+  double share_done_before = 0;
+  std::string checkpoint_note;  // why a checkpoint is still there though the job is done
+  // A range of at most k docs: all of them are ranked, and a query's own, which exclude_self leaves
+  // out, is taken from its row before that is written.
+  bool drops_self_when_written = false;
   int64_t batch_size_recorded;  // what the result file's `batch_size` says: as asked, else 512
+
+  // The k that was asked for, or its default; params.k is less where fewer docs are searched.
+  int64_t k_of_all() const { return part ? part->k_wanted : params.k; }
 };
 
 // What the spec allows a search.
@@ -63,7 +81,8 @@ struct RunJobOptions {
 };
 
 // Searches and writes `job.output_path` through an AtomicFile. On any error, cancellation included,
-// no output and no temporary file is left.
+// no output and no temporary file is left; but a checkpoint stays, if the spec names one, and is
+// removed when the result is written.
 absl::StatusOr<JobResult> RunJob(const JobSpec& spec, PreparedJob& job, Engine& engine,
                                  const RunJobOptions& options);
 

@@ -38,7 +38,8 @@ absl::StatusOr<SearchPlan> PlanRows(const ProblemShape& shape, const SearchLimit
                                                       : DefaultMemoryLimit(AvailableMemoryBytes()),
                             .requested_batch_size = limits.batch_size,
                             .has_int8_dot_products = HasInt8DotProducts(),
-                            .keeps_docs = use == DocsUse::kKept});
+                            .keeps_docs = use == DocsUse::kKept,
+                            .saves_state = limits.saves_state});
 }
 
 bool MakeRoomForKeptDocs(const ProblemShape& shape, const SearchLimits& limits, int64_t warm_bytes,

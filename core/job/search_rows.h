@@ -29,6 +29,7 @@ struct SearchLimits {
   int threads = 0;                 // 0: one per CPU this process may use
   int64_t memory_limit_bytes = 0;  // 0: 75% of what is available, cgroup limits respected
   int64_t batch_size = 0;          // most queries per pass over the docs; 0: as many as fit
+  bool saves_state = false;        // Engine::Search will be given a saver
 };
 
 // Whether what a search makes of the docs may serve others: MachineLimits::keeps_docs.

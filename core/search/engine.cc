@@ -7,7 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,6 +19,7 @@
 #include "core/search/float_environment.h"
 #include "core/search/planner.h"
 #include "core/search/search.h"
+#include "core/search/search_state.h"
 
 namespace tiny_knn {
 namespace {
@@ -94,7 +97,8 @@ absl::Status ValidateSearch(const RowSource& queries, const RowSource& docs,
         queries.rows(), queries.name(), docs.rows(), docs.name()));
   }
   // A query whose own index is not a doc's loses nothing, but results have one k for all.
-  if (params.exclude_self && params.k > docs.rows() - 1) {
+  const bool may_lose_one = params.first_doc == 0 || params.first_doc < queries.rows();
+  if (params.exclude_self && may_lose_one && params.k > docs.rows() - 1) {
     return absl::InvalidArgumentError(
         fmt::format("k={} exceeds the number of docs D={} in {} less the query itself; with "
                     "--exclude-self k may be at most {}",
@@ -105,9 +109,14 @@ absl::Status ValidateSearch(const RowSource& queries, const RowSource& docs,
 
 absl::StatusOr<SearchReport> Engine::Search(RowSource& queries, RowSource& docs,
                                             const SearchParams& params, const SearchPlan& plan,
-                                            Progress* progress, TopKSink& sink,
-                                            WarmDocs* warm_docs) {
-  const absl::Status valid = ValidateSearch(queries, docs, params);
+                                            Progress* progress, TopKSink& sink, WarmDocs* warm_docs,
+                                            SearchSaver* saver) {
+  absl::Status valid = ValidateSearch(queries, docs, params);
+  if (valid.ok() && saver != nullptr) {
+    valid = warm_docs != nullptr
+                ? absl::InternalError("docs are not kept by a search that is saved")
+                : CheckState(saver->start(), queries.rows(), docs.rows(), params);
+  }
   if (!valid.ok()) return valid;
   const ScopedFloatEnvironment environment;
   if (warm_docs != nullptr) {
@@ -118,13 +127,14 @@ absl::StatusOr<SearchReport> Engine::Search(RowSource& queries, RowSource& docs,
   absl::StatusOr<SearchReport> report;
   try {
     report = SearchInBatches(queries, docs, params, plan, progress == nullptr ? silent : *progress,
-                             sink);
+                             sink, saver);
   } catch (const std::bad_alloc&) {
     report = absl::ResourceExhaustedError(
         fmt::format("out of memory while searching {}; use a smaller --memory-limit, which is what "
                     "the search plans for",
                     docs.name()));
   }
+  batch_saver_ = nullptr;
   if (warm_docs != nullptr) EndWarmSearch(report.ok());
   return report;
 }
@@ -145,30 +155,57 @@ void Engine::EndWarmSearch(bool /*complete*/) {}
 absl::StatusOr<SearchReport> Engine::SearchInBatches(RowSource& queries, RowSource& docs,
                                                      const SearchParams& params,
                                                      const SearchPlan& plan, Progress& progress,
-                                                     TopKSink& sink) {
+                                                     TopKSink& sink, SearchSaver* saver) {
   const int64_t num_queries = queries.rows();
-  const int64_t pairs_total = num_queries * docs.rows();
+  const int64_t num_docs = docs.rows();
+  const int64_t pairs_total = num_queries * num_docs;
+  const SearchState beginning;
+  const SearchState& start = saver == nullptr ? beginning : saver->start();
 
   const DType score_dtype = WorkingDType(params.compute_dtype);
   const int64_t largest_batch = std::min(plan.query_batch, num_queries);
   std::vector<int64_t> indices(static_cast<size_t>(largest_batch * params.k));
   std::vector<std::byte> scores(
       static_cast<size_t>(largest_batch * params.k * ItemSize(score_dtype)));
-  SearchReport report;
-  for (int64_t first = 0; first < num_queries; first += plan.query_batch) {
+  SearchReport report = start.report;
+  size_t next_span = 0;
+  for (int64_t first = start.finished_queries; first < num_queries;) {
     if (progress.cancelled()) return absl::CancelledError("the search was interrupted");
-    const int64_t count = std::min(plan.query_batch, num_queries - first);
-    const TopKView out{count, params.k, score_dtype, scores.data(), indices.data()};
-    BatchProgress batch_progress(progress, first * docs.rows(), pairs_total);
-    const absl::Status searched =
-        SearchBatch(queries, first, count, docs, params, plan, batch_progress, out, report);
-    if (!searched.ok()) return searched;
+    // Queries of one batch stand at the same doc.
+    const SearchSpan* const span =
+        next_span < start.spans.size() ? &start.spans[next_span] : nullptr;
+    const int64_t end =
+        std::min(first + plan.query_batch, span == nullptr ? num_queries : span->end_query());
+    const TopKView out{end - first, params.k, score_dtype, scores.data(), indices.data()};
+    SearchSpan from;
+    if (span != nullptr) from = span->Part(first - span->first_query, end - span->first_query);
+    if (span != nullptr && span->docs_done == num_docs) {
+      WriteRows(from, out);
+    } else {
+      std::optional<BatchSaver> batch_saver;
+      if (saver != nullptr) {
+        batch_saver.emplace(*saver, first, out, num_docs, std::move(from));
+        batch_saver_ = &*batch_saver;
+      }
+      BatchProgress batch_progress(progress, first * num_docs, pairs_total);
+      const absl::Status searched =
+          SearchBatch(queries, first, end - first, docs, params, plan, batch_progress, out, report);
+      batch_saver_ = nullptr;
+      if (!searched.ok()) return searched;
+    }
     for (RowSource* source : {&queries, &docs}) {
       const absl::Status unchanged = source->CheckUnchanged();
       if (!unchanged.ok()) return unchanged;
     }
     const absl::Status taken = sink.Take(first, out);
     if (!taken.ok()) return taken;
+    first = end;
+    if (span != nullptr && first == span->end_query()) ++next_span;
+    if (saver == nullptr || first == num_queries || !saver->Due()) continue;
+    SearchState state{.finished_queries = first, .spans = {}, .report = report};
+    AppendSpansFrom(start, first, state);
+    const absl::Status saved = saver->Save(state);
+    if (!saved.ok()) return saved;
   }
   return report;
 }

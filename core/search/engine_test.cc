@@ -5,6 +5,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -50,6 +51,20 @@ std::unique_ptr<RowSource> Source(std::string name, int64_t rows, int64_t dim,
   return MakeMemoryRowSource(std::move(name),
                              {kValues.data(), dtype, rows, dim, dim * ItemSize(dtype)});
 }
+
+// Goes on from a state, and keeps what it is told.
+struct FakeSaver : SearchSaver {
+  const SearchState& start() const override { return from; }
+  bool Due() override { return due; }
+  absl::Status Save(const SearchState& state) override {
+    saved.push_back(state.finished_queries);
+    return result;
+  }
+  SearchState from;
+  bool due = true;
+  absl::Status result;
+  std::vector<int64_t> saved;
+};
 
 std::string Refusal(const RowSource& queries, const RowSource& docs, const SearchParams& params) {
   const absl::Status status = ValidateSearch(queries, docs, params);
@@ -220,6 +235,71 @@ TEST(EngineTest, RefusesWarmDocsUnlessItKeepsSome) {
   const auto report = engine.Search(*queries, *docs, {.k = 2}, plan, nullptr, sink, &warm);
   EXPECT_EQ(report.status().code(), absl::StatusCode::kInternal);
   EXPECT_TRUE(engine.batches.empty());
+}
+
+TEST(EngineTest, GoesOnBehindWhatIsFinishedAndSavesAfterEachBatch) {
+  const auto queries = Source("q", 10, 2), docs = Source("d", 7, 2);
+  FakeEngine engine;
+  CollectingSink sink;
+  sink.indices.resize(8);  // of the four queries that were handed out before
+  FakeSaver saver;
+  saver.from.finished_queries = 4;
+  saver.from.report.nonfinite_doc_rows = 3;
+  SearchPlan plan;
+  plan.query_batch = 4;
+  const auto report =
+      engine.Search(*queries, *docs, {.k = 2}, plan, nullptr, sink, nullptr, &saver);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(engine.batches, (std::vector<std::pair<int64_t, int64_t>>{{4, 4}, {8, 2}}));
+  EXPECT_EQ(saver.saved, std::vector<int64_t>{8}) << "the end needs no saving";
+  EXPECT_EQ(report->nonfinite_doc_rows, 3);
+}
+
+TEST(EngineTest, QueriesThatStandElsewhereAreNotInOneBatch) {
+  const auto queries = Source("q", 10, 2), docs = Source("d", 7, 2);
+  FakeEngine engine;
+  CollectingSink sink;
+  FakeSaver saver;
+  // Two queries are done with all docs, three with four of them, the others with none.
+  for (const auto& [first, count, done] : {std::tuple(0, 2, 7), {2, 3, 4}}) {
+    SearchSpan span;
+    span.first_query = first;
+    span.num_queries = count;
+    span.docs_done = done;
+    for (int64_t query = 0; query < count; ++query) {
+      span.counts.push_back(1);
+      span.docs.push_back({0x80000000, 3});
+    }
+    saver.from.spans.push_back(span);
+  }
+  SearchPlan plan;
+  plan.query_batch = 100;
+  const auto report =
+      engine.Search(*queries, *docs, {.k = 1}, plan, nullptr, sink, nullptr, &saver);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(engine.batches, (std::vector<std::pair<int64_t, int64_t>>{{2, 3}, {5, 5}}));
+  EXPECT_EQ(sink.indices[0], 3) << "as it was saved";
+  EXPECT_EQ(saver.saved, (std::vector<int64_t>{2, 5}));
+}
+
+TEST(EngineTest, ASaverThatFailsEndsTheSearchAndAStateOfAnotherOneIsRefused) {
+  const auto queries = Source("q", 10, 2), docs = Source("d", 7, 2);
+  FakeEngine engine;
+  CollectingSink sink;
+  FakeSaver saver;
+  saver.result = absl::ResourceExhaustedError("no space");
+  SearchPlan plan;
+  plan.query_batch = 4;
+  const auto search = [&] {
+    return engine.Search(*queries, *docs, {.k = 2}, plan, nullptr, sink, nullptr, &saver).status();
+  };
+  EXPECT_TRUE(absl::IsResourceExhausted(search()));
+  EXPECT_EQ(engine.batches.size(), 1U);
+  saver.due = false;
+  sink.indices.clear();
+  EXPECT_TRUE(search().ok());
+  saver.from.finished_queries = 11;
+  EXPECT_TRUE(absl::IsInvalidArgument(search()));
 }
 
 }  // namespace

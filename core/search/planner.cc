@@ -79,6 +79,12 @@ constexpr int64_t kLeastCodedDocsPerResult = 16;
 constexpr int64_t kCodedDocScalarBytes = 16;
 // Docs whose codes lie together.
 constexpr int64_t kCodedPanel = 64;
+// Where the state is saved between chunks, a chunk is some seconds of multiplications or of
+// reading, but long enough for its survivors to be few.
+constexpr int64_t kSavedChunkProducts = int64_t{1} << 37;
+constexpr int64_t kSavedChunkBytes = int64_t{1} << 31;
+constexpr int64_t kLeastSavedChunk = 16384;
+constexpr int64_t kLeastSavedChunkPerResult = 8;
 // Beyond these the sums below could overflow.
 constexpr int64_t kLargestDim = int64_t{1} << 40;
 constexpr int64_t kLargestK = int64_t{1} << 48;
@@ -95,12 +101,14 @@ struct QueryBytes {
   int64_t total() const { return rows + candidates + results; }
 };
 
-QueryBytes BytesPerQuery(const ProblemShape& shape, const SearchPlan& plan) {
+QueryBytes BytesPerQuery(const ProblemShape& shape, const MachineLimits& limits,
+                         const SearchPlan& plan) {
   const int64_t score_bytes = ItemSize(WorkingDType(shape.compute_dtype));
   // Rows as converted, in double for rescoring, and in float32 for the screen.
   const int64_t row_bytes = shape.dim * (score_bytes + 8 + 4);
   const int64_t code_bytes = plan.screen == ScreenKind::kInt8Codes ? shape.dim + 64 : 0;
-  const int64_t exact_bytes = (shape.k + 1) * 16;  // the top k so far
+  // The top k so far, and the same as it is saved or was found saved.
+  const int64_t exact_bytes = (shape.k + 1) * (limits.saves_state ? 64 : 16);
   return {row_bytes + code_bytes + shape.query_buffer_bytes_per_row + kQueryScalarBytes,
           plan.doc_splits * (plan.candidate_capacity + kCandidatePadding) * kCandidateBytes,
           exact_bytes + shape.k * (8 + score_bytes)};
@@ -125,6 +133,14 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
   const bool few_survive = shape.num_docs / kLeastCodedDocsPerResult >= shape.k;
   const bool pays = limits.keeps_docs ? few_survive || !many_queries : few_survive && many_queries;
   return docs_allow && pays ? ScreenKind::kInt8Codes : ScreenKind::kFloat32Gemm;
+}
+
+int64_t MostDocsOfSavedChunk(const ProblemShape& shape, int64_t queries) {
+  const int64_t dim = std::max<int64_t>(1, shape.dim);
+  const int64_t by_products = kSavedChunkProducts / dim / queries;
+  const int64_t by_bytes = kSavedChunkBytes / (dim * ItemSize(shape.doc_dtype));
+  return std::max(
+      {std::min(by_products, by_bytes), kLeastSavedChunk, kLeastSavedChunkPerResult * shape.k});
 }
 
 // How many docs of a chunk thresholds are guessed from, 0: none.
@@ -201,7 +217,7 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
     if (buffer > 0) plan.memory.scratch += kReaderStagingBytes;
   }
   const int64_t fixed = plan.memory.doc_blocks + plan.memory.score_tiles + plan.memory.scratch;
-  const QueryBytes per_query = BytesPerQuery(shape, plan);
+  const QueryBytes per_query = BytesPerQuery(shape, limits, plan);
   const int64_t per_doc = BytesPerDoc(shape, screen);
   const int64_t least = fixed + per_query.total() + plan.doc_block * per_doc;
   if (limits.memory_limit_bytes < least) return {std::nullopt, least};
@@ -216,6 +232,10 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   const int64_t first_batch = queries_in(available - docs_share);
   plan.doc_chunk =
       std::min({num_docs, kMaxDocChunk, (available - first_batch * per_query.total()) / per_doc});
+  if (limits.saves_state) {
+    plan.doc_chunk = std::min(plan.doc_chunk, MostDocsOfSavedChunk(shape, first_batch));
+    plan.doc_chunk = std::max(plan.doc_chunk, std::min(plan.doc_block, num_docs));
+  }
   if (plan.doc_chunk < num_docs) plan.doc_chunk = plan.doc_chunk / plan.doc_block * plan.doc_block;
   plan.query_batch = queries_in(available - plan.doc_chunk * per_doc);
   plan.query_tile = std::min(plan.query_tile, plan.query_batch);

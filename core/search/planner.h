@@ -37,6 +37,8 @@ struct MachineLimits {
   // What the screen makes of the docs may be kept for other searches: the work on them then counts
   // for little.
   bool keeps_docs = false;
+  // The state of the search is saved between chunks: they must not take long.
+  bool saves_state = false;
 };
 
 // How docs are screened before the survivors are rescored. One value here and one implementation of

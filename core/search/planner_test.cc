@@ -42,7 +42,8 @@ TEST(PlannerTest, StaysWithinTheLimitForEveryShapeAndLimit) {
             const ProblemShape shape = Shape(queries, docs, dim, k);
             const MachineLimits limits{.threads = 2,
                                        .memory_limit_bytes = limit,
-                                       .has_int8_dot_products = docs % 10'000 == 0};
+                                       .has_int8_dot_products = docs % 10'000 == 0,
+                                       .saves_state = k == 500};
             const auto plan = PlanSearch(shape, limits);
             if (plan.ok()) {
               ExpectSound(shape, limits, *plan);
@@ -65,6 +66,23 @@ TEST(PlannerTest, TakesAllQueriesAndDocsAtOnceWhereMemoryIsAmple) {
   EXPECT_EQ(plan->num_passes, 1);
   EXPECT_EQ(plan->num_chunks, 1);
   EXPECT_EQ(plan->bytes_read, (1024 + 100'000) * 768 * 4);
+}
+
+TEST(PlannerTest, MakesChunksOfSomeSecondsWhereTheStateIsSaved) {
+  const MachineLimits limits{.threads = 2, .memory_limit_bytes = 64 * kGiB, .saves_state = true};
+  // All docs would fit; a chunk is at most 2^37 multiplications or 2 GiB, and at least 16,384 docs.
+  const ProblemShape many = Shape(1024, 10'000'000, 768, 10);
+  const auto plan = PlanSearch(many, limits);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ExpectSound(many, limits, *plan);
+  EXPECT_LE(plan->doc_chunk * 1024 * 768, int64_t{1} << 37);
+  EXPECT_GE(plan->doc_chunk * 1024 * 768, int64_t{1} << 36);
+  const auto few = PlanSearch(Shape(1, 10'000'000, 768, 10), limits);
+  ASSERT_TRUE(few.ok());
+  EXPECT_LE(few->doc_chunk * 768 * 4, int64_t{1} << 31);
+  EXPECT_GE(few->doc_chunk * 768 * 4, int64_t{1} << 30);
+  EXPECT_GE(PlanSearch(Shape(100'000, 10'000'000, 768, 10), limits)->doc_chunk, 16384 / 2);
+  EXPECT_EQ(PlanSearch(Shape(1024, 10'000, 768, 10), limits)->num_chunks, 1);
 }
 
 TEST(PlannerTest, HonoursTheRequestedBatchSize) {

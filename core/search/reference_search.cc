@@ -55,16 +55,16 @@ absl::Status ReferenceSearchAs(RowSource& queries, std::span<const int64_t> quer
     const int64_t end = std::min(begin + kDocsPerStep, docs.rows());
     auto view = docs.Rows(begin, end);
     if (!view.ok()) return view.status();
-    const absl::Status converted =
-        ConvertRows<T>(*view, params.compute_dtype, begin, doc_rows.data(), dim, doc_counts);
+    const absl::Status converted = ConvertRows<T>(
+        *view, params.compute_dtype, params.first_doc + begin, doc_rows.data(), dim, doc_counts);
     if (!converted.ok()) return converted;
     for (int64_t d = begin; d < end; ++d) {
       const T* doc = doc_rows.data() + (d - begin) * dim;
       if (!IsFiniteRow(doc, dim)) ++report.nonfinite_doc_rows;
       for (size_t i = 0; i < query_rows.size(); ++i) {
-        if (params.exclude_self && d == query_indices[i]) continue;
+        if (params.exclude_self && params.first_doc + d == query_indices[i]) continue;
         const T score = ExactScore(params.metric, query_rows[i].data(), doc, dim);
-        ranked[i].push_back({KeyOfScore(score), d});
+        ranked[i].push_back({KeyOfScore(score), params.first_doc + d});
         ++report.rescored_pairs;
       }
     }

@@ -19,6 +19,9 @@
 //    size, batch size and memory limit. The result for k is a prefix of the result for k + 1.
 // 5. k. 1 <= k <= D, or D - 1 with exclude_self, which removes the doc whose index equals the
 //    query's index before ranking. There is no other ceiling.
+// 6. Parts. Docs may be a range of others, the first of them with index `first_doc`: indices, and
+//    what exclude_self removes, count from it. The k best of what the ranges of any split give are
+//    the k best of all.
 //
 // This is the language that all who search speak. To search, call SearchRows
 // (core/job/search_rows.h: rows of any source, results in memory), Corpus::Search
@@ -47,6 +50,7 @@ struct SearchParams {
   Metric metric = Metric::kInnerProduct;
   DType compute_dtype = DType::kFloat32;
   bool exclude_self = false;
+  int64_t first_doc = 0;  // index of the docs' first row
 };
 
 // Results of `num_queries` queries, row-major [num_queries, k], owned by the caller. Scores are

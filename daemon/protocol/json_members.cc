@@ -272,8 +272,8 @@ void MemberReader::Spec(const char* name, JobSpec& spec) {
   }
   spec = *std::move(parsed);
   // The queue and every message about the job hold these paths, so no kernel-refused ones come in.
-  for (const std::string* path :
-       {&spec.queries_path, &spec.docs_path, &spec.output_path, &spec.working_folder}) {
+  for (const std::string* path : {&spec.queries_path, &spec.docs_path, &spec.output_path,
+                                  &spec.checkpoint_path, &spec.working_folder}) {
     if (path->size() <= kPathText.read) continue;
     return Keep(
         absl::InvalidArgumentError(fmt::format("in `{}`: a path of {} bytes; a path has at most {}",

@@ -109,8 +109,9 @@ absl::Status Check(const SubmitRequest& submit) {
     return absl::InvalidArgumentError("in `spec`: `output` is missing");
   }
   if (spec.working_folder.empty()) {
-    for (const std::string* path : {&spec.queries_path, &spec.docs_path, &spec.output_path}) {
-      if (path->starts_with('/')) continue;
+    for (const std::string* path :
+         {&spec.queries_path, &spec.docs_path, &spec.output_path, &spec.checkpoint_path}) {
+      if (path->starts_with('/') || path->empty()) continue;
       return absl::InvalidArgumentError(
           "in `spec`: a path is relative, so `working_folder` has to say where it starts");
     }

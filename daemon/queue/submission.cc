@@ -49,8 +49,8 @@ std::optional<ErrorReply> CheckSubmission(const SubmitRequest& request,
   if (!AbsolutePath(spec.working_folder, spec.output_path).starts_with('/')) {
     return BadRequest("spec: working_folder: expected an absolute path");
   }
-  for (const std::string* path :
-       {&spec.queries_path, &spec.docs_path, &spec.output_path, &spec.working_folder}) {
+  for (const std::string* path : {&spec.queries_path, &spec.docs_path, &spec.output_path,
+                                  &spec.checkpoint_path, &spec.working_folder}) {
     if (path->size() > kMostSubmittedPathBytes) {
       return BadRequest(fmt::format("spec: a path of {} bytes; expected at most {}", path->size(),
                                     kMostSubmittedPathBytes));

@@ -22,26 +22,12 @@ constexpr int64_t kSettlingNs = 2 * kNsPerSecond;
 
 int64_t ToNs(const timespec& time) { return time.tv_sec * kNsPerSecond + time.tv_nsec; }
 
-FileVersion ToVersion(const struct stat& found) {
-  return FileVersion{.device = found.st_dev,
-                     .inode = found.st_ino,
-                     .size = found.st_size,
-                     .mtime_ns = ToNs(found.st_mtim),
-                     .ctime_ns = ToNs(found.st_ctim)};
-}
-
 bool IsInMemory(const struct statfs& file_system) {
   const auto type = static_cast<uint32_t>(file_system.f_type);
   return type == TMPFS_MAGIC || type == RAMFS_MAGIC || type == HUGETLBFS_MAGIC;
 }
 
 }  // namespace
-
-std::optional<FileVersion> StatFileVersion(const std::string& path) {
-  struct stat found;
-  if (stat(path.c_str(), &found) != 0 || !S_ISREG(found.st_mode)) return std::nullopt;
-  return ToVersion(found);
-}
 
 absl::StatusOr<FileVersion> SyncFileVersion(const std::string& path) {
   // Not waiting for whatever may have taken the file's place.
@@ -62,7 +48,7 @@ absl::StatusOr<FileVersion> SyncFileVersion(const std::string& path) {
   }
   // Of the descriptor: by name it could be a file that was not synced.
   if (fstat(file.get(), &found) != 0) return absl::ErrnoToStatus(errno, "cannot stat them");
-  return ToVersion(found);
+  return FileVersionOf(found);
 }
 
 bool IsSettled(const FileVersion& version, int64_t now_ns) {

@@ -1,25 +1,13 @@
-// Which file it is, and which of its contents, as far as the file system can tell.
+// Versions of files (core/io/file_version.h) that can be trusted: every later change gives another.
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "core/io/file_version.h"
 
 namespace tiny_knn {
-
-struct FileVersion {
-  uint64_t device = 0;
-  uint64_t inode = 0;
-  int64_t size = 0;
-  int64_t mtime_ns = 0;  // since 1970
-  int64_t ctime_ns = 0;
-  bool operator==(const FileVersion&) const = default;
-};
-
-// Of the regular file at `path` now; nothing where there is none that can be seen.
-std::optional<FileVersion> StatFileVersion(const std::string& path);
 
 // Of the regular file at `path`, once what was written to it through mappings is on its disk. A
 // write to a mapped page that is dirty already changes no stamp; after this, the first one to every

@@ -80,7 +80,8 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   // Taken by name, before and after opening: had another file been there in between, it would have
   // to have been put in place and taken away again by its owner.
   const std::string docs_path = ResolvePath(spec, spec.docs_path);
-  const DocsFile before = ExamineDocs(docs_path);
+  // What is kept is of all docs of one file.
+  const ExaminedDocs before = spec.docs_range ? ExaminedDocs() : ExamineDocs(docs_path);
   absl::StatusOr<PreparedJob> job =
       PrepareJob(spec, before.may_be_kept ? DocsUse::kKept : DocsUse::kOnce);
   if (!job.ok()) return AsBadInput(job.status());
@@ -137,9 +138,9 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   return absl::OkStatus();
 }
 
-WarmRunner::DocsFile WarmRunner::ExamineDocs(const std::string& path) const {
+WarmRunner::ExaminedDocs WarmRunner::ExamineDocs(const std::string& path) const {
   const int64_t now_ns = options_.now_ns();  // before the sync: see SyncFileVersion
-  DocsFile docs;
+  ExaminedDocs docs;
   docs.version = StatFileVersion(path);
   if (!docs.version || !IsSettled(*docs.version, now_ns)) return docs;
   // A version of which something is kept was taken after a sync, so it is as good as a new one.

@@ -72,7 +72,7 @@ class WarmRunner {
     }
   };
   // The docs file as it is before the job opens it.
-  struct DocsFile {
+  struct ExaminedDocs {
     std::optional<FileVersion> version;  // none where no regular file can be seen
     bool may_be_kept = false;            // every later change gives it another version
     std::string why_not;                 // for the user; may be empty
@@ -81,7 +81,7 @@ class WarmRunner {
 
   absl::Status RunNarrowed(const WorkerRun& run, JobListener& listener, WorkerFinished& finished);
   // May sync the file.
-  DocsFile ExamineDocs(const std::string& path) const;
+  ExaminedDocs ExamineDocs(const std::string& path) const;
   absl::StatusOr<ChosenEngine> ChooseEngine(const JobSpec& spec);
 
   // Docs for the job to use or fill, with room made for them, or null with room made for the search

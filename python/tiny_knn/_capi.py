@@ -89,10 +89,13 @@ class JobParams(Structure):
         ("device", c_char_p),
         ("search", SearchParams),
         ("stored_dtype", c_int32),
-        ("reserved_int", c_int32),
+        ("checkpoint_seconds", c_int32),
         ("gpu_memory_bytes", c_int64),
         ("verify_queries", c_int64),
-        ("reserved", c_int64 * 4),
+        ("docs_begin", c_int64),
+        ("docs_end", c_int64),
+        ("checkpoint_path", c_char_p),
+        ("reserved", c_int64 * 1),
     ]
 
 
@@ -132,6 +135,9 @@ FUNCTIONS = {
     "tknn_result_shape": (None, [c_void_p, _INT64_OUT, _INT64_OUT, POINTER(c_int32)]),
     "tknn_result_copy": (None, [c_void_p, c_void_p, c_void_p]),
     "tknn_result_text": (c_char_p, [c_void_p, c_char_p]),
+    "tknn_result_exclude_self": (c_int32, [c_void_p]),
+    "tknn_result_part": (None, [c_void_p, _INT64_OUT, _INT64_OUT, _INT64_OUT, _INT64_OUT]),
+    "tknn_merge": (c_int32, [POINTER(c_char_p), c_int64, c_char_p, c_int32, c_void_p]),
     "tknn_result_batch_size": (c_int64, [c_void_p]),
 }
 

@@ -9,7 +9,7 @@ import subprocess
 import uuid
 from typing import Any
 
-from ._files import Path, load_result
+from ._files import DocsRange, Path, load_result
 from ._program import find_program
 
 _UNFINISHED = ("queued", "running")
@@ -91,6 +91,9 @@ def submit(
     memory_limit: int | None = None,
     batch_size: int | None = None,
     verify: int = 0,
+    docs_range: DocsRange | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 30,
     priority: int = 0,
     timeout: int | None = None,
     key: str | None = None,
@@ -98,8 +101,8 @@ def submit(
 ) -> Job:
     """Queues a search of files with `tiny-knn daemon`, and returns its job at once.
 
-    q_path, d_path, k, metric, dtype, out_path, exclude_self, input_dtype, device, threads, memory_limit, batch_size, verify: as
-        of compute_topk; k=None is 2000, or all docs where there are fewer. Files are checked now, searched by the daemon.
+    q_path, d_path, k, metric, dtype, out_path, exclude_self, input_dtype, device, threads, memory_limit, batch_size, verify, docs_range,
+        checkpoint, checkpoint_every: as of compute_topk; k=None is 2000, or all docs where there are fewer. Files are checked now, searched by the daemon.
     priority: -100 to 100; greater runs earlier.
     timeout: seconds of running after which the job fails; None is no limit.
     key: submitting the same search with the same key again gives the same job; None is a new one.
@@ -126,7 +129,12 @@ def submit(
             arguments += [flag, str(value)]
     if exclude_self:
         arguments.append("--exclude-self")
-    for flag, path in (("--output-path", out_path), ("--socket", socket)):
+    if docs_range is not None:
+        begin, end = docs_range
+        arguments += ["--docs-range", f"{begin}:{'' if end is None else end}"]
+    if checkpoint is not None:
+        arguments += ["--checkpoint-every", f"{checkpoint_every}s"]
+    for flag, path in (("--output-path", out_path), ("--checkpoint", checkpoint), ("--socket", socket)):
         if path is not None:
             arguments.append(os.fsencode(flag) + b"=" + os.fsencode(path))
     job = json.loads(_run([*arguments, "--", os.fsencode(q_path), os.fsencode(d_path)]))

@@ -316,6 +316,15 @@ void AddExcludeSelf(ListBuilder& list) {
         list.Add(c, {5, 40, 12, 39});
         // More queries than docs: the last queries exclude nothing.
         list.Add(c, {17, 9, 12, 8});
+        // Docs that begin in the middle of the queries, or behind them.
+        Case range = c;
+        range.first_doc = 4;
+        range.name = "range_from_4_" + c.name;
+        list.Add(range, {17, 9, 12, 8});
+        list.Add(range, {9, 40, 12, 6});
+        range.first_doc = int64_t{1} << 40;
+        range.name = "range_from_far_" + c.name;
+        list.Add(range, {5, 40, 12, 6});
       }
     }
     Case c = Make("all_equal_rows", metric, DType::kFloat32, kTiny);

@@ -20,6 +20,8 @@ struct EngineUnderTest {
   bool at_best_level_only = false;
   // Thresholds are guessed from every other doc: too high for about half of the queries.
   bool guesses = false;
+  // The state is saved as often as can be; searches go on from some of what was saved.
+  bool saves = false;
 };
 
 const std::vector<EngineUnderTest>& EnginesUnderTest();

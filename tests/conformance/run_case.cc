@@ -7,11 +7,13 @@
 #include <cstring>
 #include <memory>
 #include <numeric>
+#include <set>
 #include <utility>
 #include <vector>
 
 #include "core/io/row_source.h"
 #include "core/search/reference_search.h"
+#include "core/search/search_state.h"
 #include "tests/conformance/generator.h"
 
 namespace tiny_knn::conformance {
@@ -124,7 +126,8 @@ struct Results {
 // Copies what the engine hands out, and checks that queries come once each and in order.
 class CollectingSink : public TopKSink {
  public:
-  explicit CollectingSink(Results& results) : results_(results) {}
+  // Of results whose first `taken` queries were handed out before.
+  explicit CollectingSink(Results& results, int64_t taken = 0) : results_(results), next_(taken) {}
 
   absl::Status Take(int64_t first_query, const TopKView& part) override {
     if (first_query != next_ || part.k != results_.k || part.score_dtype != results_.dtype ||
@@ -146,7 +149,23 @@ class CollectingSink : public TopKSink {
 
  private:
   Results& results_;
-  int64_t next_ = 0;
+  int64_t next_;
+};
+
+// Goes on from a state, and remembers every one that it is given.
+class RememberingSaver : public SearchSaver {
+ public:
+  explicit RememberingSaver(SearchState start) : start_(std::move(start)) {}
+  const SearchState& start() const override { return start_; }
+  bool Due() override { return true; }
+  absl::Status Save(const SearchState& state) override {
+    states.push_back(state);
+    return absl::OkStatus();
+  }
+  std::vector<SearchState> states;
+
+ private:
+  const SearchState start_;
 };
 
 std::string CompareReports(const SearchReport& expected, const SearchReport& found) {
@@ -191,19 +210,26 @@ struct SearchInput {
   RowSource& queries;
   RowSource& docs;
   const SearchPlan& plan;
-  WarmDocs* warm;  // may be null
+  WarmDocs* warm;                         // may be null
+  SearchSaver* saver = nullptr;           // may be null
+  const Results* found_before = nullptr;  // where the saver says that queries are finished
 };
 
 // One search, and what it does differently from the oracle.
 std::string SearchAndCompare(Engine& engine, const Case& c, const SearchInput& input,
                              const RunOptions& options, const Expected& expected) {
-  const SearchParams params{c.k, c.metric, c.compute_dtype, c.exclude_self};
+  const SearchParams params{c.k, c.metric, c.compute_dtype, c.exclude_self, c.first_doc};
   Results found(c, expected.results.dtype);
-  CollectingSink sink(found);
+  int64_t taken = 0;
+  if (input.found_before != nullptr) {
+    found = *input.found_before;
+    taken = input.saver->start().finished_queries;
+  }
+  CollectingSink sink(found, taken);
   const uint32_t mxcsr_before = _mm_getcsr();
   if (options.mxcsr.has_value()) _mm_setcsr(*options.mxcsr);
-  const absl::StatusOr<SearchReport> report =
-      engine.Search(input.queries, input.docs, params, input.plan, nullptr, sink, input.warm);
+  const absl::StatusOr<SearchReport> report = engine.Search(
+      input.queries, input.docs, params, input.plan, nullptr, sink, input.warm, input.saver);
   constexpr uint32_t kStickyFlags = 0x3F;
   const uint32_t mxcsr_after = _mm_getcsr();
   _mm_setcsr(mxcsr_before);
@@ -215,6 +241,48 @@ std::string SearchAndCompare(Engine& engine, const Case& c, const SearchInput& i
     return fmt::format("{} of {} queries handed out\n", sink.taken(), c.num_queries);
   }
   return CompareResults(expected.results, found) + CompareReports(expected.report, *report);
+}
+
+// The results with only the queries that were finished then.
+Results Finished(const Case& c, const Results& all, int64_t queries) {
+  Results finished(c, all.dtype);
+  const int64_t count = queries * c.k;
+  const int64_t item = ItemSize(all.dtype);
+  std::copy(all.indices.begin(), all.indices.begin() + count, finished.indices.begin());
+  std::copy(all.scores.begin(), all.scores.begin() + count * item, finished.scores.begin());
+  return finished;
+}
+
+// Searches, saving as often as can be, and goes on from the first, the middle and the last of what
+// was saved: with the same plan, and with another that has smaller batches and larger chunks.
+std::string SearchFromStates(Engine& engine, const Case& c, SearchInput input,
+                             const RunOptions& options, const Expected& expected) {
+  RememberingSaver whole({});
+  input.saver = &whole;
+  const std::string difference = SearchAndCompare(engine, c, input, options, expected);
+  if (!difference.empty()) return "while saving: " + difference;
+  SearchPlan other = input.plan;
+  other.query_batch = std::max<int64_t>(1, other.query_batch / 2);
+  other.doc_chunk = std::min(other.doc_chunk * 3, std::max<int64_t>(c.num_docs, 1));
+  const size_t saved = whole.states.size();
+  for (const size_t at : std::set<size_t>{0, saved / 2, saved - std::min<size_t>(saved, 1)}) {
+    if (at >= saved) continue;
+    for (const SearchPlan* const plan : {&input.plan, &std::as_const(other)}) {
+      RememberingSaver saver(whole.states[at]);
+      const Results before = Finished(c, expected.results, whole.states[at].finished_queries);
+      const SearchInput from{input.queries, input.docs, *plan, nullptr, &saver, &before};
+      const std::string later = SearchAndCompare(engine, c, from, options, expected);
+      if (!later.empty()) return fmt::format("from state {} of {}: {}", at, saved, later);
+      // What goes on can be gone on from.
+      if (saver.states.empty()) continue;
+      RememberingSaver again(saver.states.back());
+      const Results then = Finished(c, expected.results, again.start().finished_queries);
+      const std::string last = SearchAndCompare(
+          engine, c, {input.queries, input.docs, *plan, nullptr, &again, &then}, options, expected);
+      if (!last.empty()) return fmt::format("twice from state {} of {}: {}", at, saved, last);
+    }
+  }
+  return "";
 }
 
 // The case's plan for the screen that is to be tested. There are no codes of doubles.
@@ -255,7 +323,7 @@ std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test,
       Store(problem.queries, c.query_dtype, c.num_queries, c.dim, strided ? 5 : 0, strided ? 1 : 0);
   const StoredMatrix doc_rows =
       Store(problem.docs, c.doc_dtype, c.num_docs, c.dim, strided ? 3 : 0, strided ? 1 : 0);
-  const SearchParams params{c.k, c.metric, c.compute_dtype, c.exclude_self};
+  const SearchParams params{c.k, c.metric, c.compute_dtype, c.exclude_self, c.first_doc};
 
   const DType score_dtype = WorkingDType(c.compute_dtype);
   Results expected(c, score_dtype);
@@ -278,6 +346,9 @@ std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test,
   const auto search = [&](const SearchPlan& with_plan, WarmDocs* warm) {
     return SearchAndCompare(*engine, c, {*queries, *docs, with_plan, warm}, options, answer);
   };
+  if (engine_under_test.saves) {
+    return SearchFromStates(*engine, c, {*queries, *docs, plan, nullptr}, options, answer);
+  }
   if (!engine_under_test.warm) return search(plan, nullptr);
 
   // Docs are filled in one chunk, then used with the plan of the case, whatever it is.

@@ -58,6 +58,8 @@ const std::vector<EngineUnderTest>& CudaEnginesUnderTest() {
       {"cudasmall", MakeSmall},
       {"cudatiny", MakeTiny},
       {"cudawarm", MakeTf32, /*warm=*/true},
+      {"cudasaved", MakeSmall, /*warm=*/false, ScreenKind::kFloat32Gemm, false, false,
+       /*saves=*/true},
   };
   return *engines;
 }

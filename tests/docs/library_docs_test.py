@@ -55,13 +55,13 @@ def python_reference():
     """Every public name of the package, with its public methods."""
     tiny_knn = importlib.import_module("tiny_knn")
     parts = []
-    for name in ("exact_search", "TopK", "Corpus", "compute_topk", "load_result", "submit", "Job"):
+    for name in ("exact_search", "TopK", "Corpus", "compute_topk", "merge_results", "load_result", "submit", "Job"):
         thing = getattr(tiny_knn, name)
         parts.append(_entry(name, thing, 3))
         if inspect.isclass(thing) and not issubclass(thing, tuple):
             members = [(m, v) for m, v in vars(thing).items() if not m.startswith("_")]
             parts += [_entry(f"{name}.{member}", value, 4) for member, value in members if value.__doc__ or isinstance(value, property)]
-    assert {"exact_search", "TopK", "Corpus", "compute_topk", "load_result", "submit", "Job"} == set(tiny_knn.__all__)
+    assert {"exact_search", "TopK", "Corpus", "compute_topk", "merge_results", "load_result", "submit", "Job"} == set(tiny_knn.__all__)
     return "\n".join(parts)
 
 

@@ -30,6 +30,7 @@ _SOURCES = [
     "batch_guess.cc",
     "batch_rescore.cc",
     "batch_search.cc",
+    "batch_state.cc",
     "block_rows.cc",
     "candidates.cc",
     "chunk_rows.cc",

@@ -29,7 +29,7 @@ class Declarations(unittest.TestCase):
 
     def of(self, kind):
         """ctypes' type for a type of the header."""
-        kind = kind.removeprefix("const ")
+        kind = kind.removeprefix("const ").replace("*const*", "**")
         kind = self.header.aliases.get(kind, kind)
         if kind == "void":
             return None
@@ -84,7 +84,7 @@ class Examples(PythonTest):
             if path.name == "__main__.py":
                 continue
             module = importlib.import_module("tiny_knn" if path.name == "__init__.py" else f"tiny_knn.{path.stem}")
-            results = doctest.testmod(module, extraglobs={name: getattr(importlib.import_module("tiny_knn"), name) for name in ("compute_topk", "load_result")})
+            results = doctest.testmod(module, extraglobs={name: getattr(importlib.import_module("tiny_knn"), name) for name in ("compute_topk", "load_result", "merge_results")})
             self.assertEqual(results.failed, 0, path.name)
             run += results.attempted
         self.assertGreater(run, 8)

@@ -7,7 +7,7 @@ import unittest
 import numpy as np
 from python_harness import PythonTest, random_rows
 
-from tiny_knn import compute_topk, exact_search, load_result
+from tiny_knn import compute_topk, exact_search, load_result, merge_results
 
 
 class ComputeTopk(PythonTest):
@@ -54,6 +54,55 @@ class ComputeTopk(PythonTest):
             with self.subTest(arguments), self.assertRaisesRegex(kind, says):
                 compute_topk(**{"q_path": "q.npy", "d_path": "d.npy", "k": 5, **arguments})
         self.assertEqual(self.files(), before)
+
+    def test_parts_are_merged_into_the_file_of_one_search(self):
+        whole = compute_topk("q.npy", "d.npy", 7, metric="l2", exclude_self=True, out_path="whole.pkl")
+        parts = [
+            compute_topk("q.npy", "d.npy", 7, metric="l2", exclude_self=True, docs_range=part) for part in ((0, 3), (3, 299), (299, None))
+        ]
+        self.assertEqual(parts[1], "top7_q_x_d_3-299.pkl")
+        part = load_result(parts[0])
+        self.assertEqual([part[key] for key in ("k", "docs_begin", "docs_end", "num_docs", "k_wanted")], [3, 0, 3, 300, 7])
+        self.assertIn("crc32", part["queries_fingerprint"])
+        self.assertIs(part["exclude_self"], True)
+        self.assertEqual(merge_results(parts[::-1], self.folder / "merged.pkl"), str(self.folder / "merged.pkl"))
+        with open(whole, "rb") as a, open("merged.pkl", "rb") as b:
+            self.assertEqual(a.read(), b.read())
+        with self.assertRaisesRegex(ValueError, "docs 0:3 are missing"):
+            merge_results(parts[1:], "refused.pkl")
+        merge_results(parts[1:], "later.npz", partial=True)
+        self.assertEqual(load_result("later.npz")["docs_begin"], 3)
+        with self.assertRaisesRegex(ValueError, "whole.pkl: is no part"):
+            merge_results([whole], "refused.pkl")
+        with self.assertRaises(FileNotFoundError):
+            merge_results(["none.pkl"], "refused.pkl")
+        for wrong in ((3, 3), (-1, 4), (0, None), (5, 2)):
+            with self.assertRaisesRegex(ValueError, "docs_range"):
+                compute_topk("q.npy", "d.npy", 7, docs_range=wrong)
+        with self.assertRaisesRegex(ValueError, "docs range 0:301 is not within"):
+            compute_topk("q.npy", "d.npy", 7, docs_range=(0, 301))
+
+    def test_docs_in_a_folder(self):
+        os.mkdir("docs")
+        for i, part in enumerate(np.array_split(self.docs, 12)):
+            np.save(f"docs/{i}.npy", part)
+        for docs in ("docs", "docs/*.npy"):
+            result = load_result(compute_topk("q.npy", docs, 5))
+            self.assert_same_bits((result["indices"], result["scores"]), exact_search(self.queries, self.docs, 5))
+            self.assertEqual(result["docs_manifest"].splitlines()[10], "250\t275\t10.npy")
+            self.assert_same_bits(exact_search(self.queries, docs, 5), exact_search(self.queries, self.docs, 5))
+
+    def test_a_checkpoint_is_gone_when_the_result_is_there(self):
+        expected = load_result(compute_topk("q.npy", "d.npy", 5))
+        result = load_result(compute_topk("q.npy", "d.npy", 5, batch_size=2, checkpoint="run.ckpt", checkpoint_every=0, out_path="o.pkl"))
+        self.assert_same_bits([result["indices"], result["scores"]], [expected["indices"], expected["scores"]])
+        self.assertEqual(self.files(), ["d.npy", "o.pkl", "q.npy", "top5_q_x_d.pkl"])
+        with open("run.ckpt", "w") as file:
+            file.write("none")
+        with self.assertRaisesRegex(ValueError, "run.ckpt: is no checkpoint"):
+            compute_topk("q.npy", "d.npy", 5, checkpoint="run.ckpt")
+        with self.assertRaisesRegex(ValueError, "checkpoint is empty"):
+            compute_topk("q.npy", "d.npy", 5, checkpoint="")
 
     def test_a_full_disk_is_an_oserror(self):
         # A file may not grow beyond this here; the signal that says so is Python's to ignore.

@@ -56,7 +56,7 @@ class ResultFile(TestCase):
         self.assertEqual(described["numpy"].split(".")[0], major)
         self.assertEqual(
             described["keys"],
-            ["indices", "scores", "queries_path", "docs_path", "k", "batch_size", "dtype", "device", "metric", "tiny_knn_version"],
+            ["indices", "scores", "queries_path", "docs_path", "k", "batch_size", "dtype", "device", "metric", "tiny_knn_version", "exclude_self"],
         )
         self.assertEqual(described["bytes_after"], 0)
         score_dtype = "<f8" if dtype == "float64" else "<f4"
@@ -72,6 +72,7 @@ class ResultFile(TestCase):
         self.assertEqual(described["dtype"], ["str", dtype])
         self.assertEqual(described["device"], ["str", "cpu"])
         self.assertEqual(described["metric"], ["str", metric])
+        self.assertEqual(described["exclude_self"], ["bool", False])
         self.assertEqual(described["tiny_knn_version"][0], "str")
         self.assert_same_bits(exact_reference.top_k(queries, docs, k, metric, dtype), arrays, f"{metric} {dtype}")
 

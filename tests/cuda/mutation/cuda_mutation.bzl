@@ -7,6 +7,7 @@ _HOST_SOURCES = [
     "cuda_engine.cc",
     "cuda_raii.cc",
     "device_batch.cc",
+    "device_batch_state.cc",
     "device_context.cc",
     "device_docs.cc",
     "device_plan.cc",

@@ -1,0 +1,43 @@
+#include "core/io/row_range.h"
+
+#include <cstddef>
+#include <utility>
+
+namespace tiny_knn {
+namespace {
+
+class RowRange final : public RowSource {
+ public:
+  RowRange(std::unique_ptr<RowSource> rows, int64_t begin, int64_t end)
+      : RowSource(rows->name(), rows->dtype(), end - begin, rows->dim()),
+        rows_(std::move(rows)),
+        begin_(begin) {}
+
+  absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
+    return rows_->Rows(begin_ + begin, begin_ + end);
+  }
+  absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end) override {
+    return rows_->StartRows(begin_ + begin, begin_ + end);
+  }
+  bool needs_fetch() const override { return rows_->needs_fetch(); }
+  absl::Status Fetch(const RowSelection& rows, std::byte* out) override {
+    return rows_->Fetch({begin_ + rows.begin, rows.count, rows.step}, out);
+  }
+  void Release() override { rows_->Release(); }
+  absl::Status CheckUnchanged() override { return rows_->CheckUnchanged(); }
+  int64_t buffer_bytes_per_row() const override { return rows_->buffer_bytes_per_row(); }
+  bool is_callers_memory() const override { return rows_->is_callers_memory(); }
+
+ private:
+  const std::unique_ptr<RowSource> rows_;
+  const int64_t begin_;
+};
+
+}  // namespace
+
+std::unique_ptr<RowSource> MakeRowRange(std::unique_ptr<RowSource> rows, int64_t begin,
+                                        int64_t end) {
+  return std::make_unique<RowRange>(std::move(rows), begin, end);
+}
+
+}  // namespace tiny_knn
