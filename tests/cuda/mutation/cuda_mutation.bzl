@@ -56,12 +56,12 @@ def _test(name, objects, args):
         ],
     )
 
-def cuda_mutation_tests(mutants, scenarios):
-    """For each mutant, a test that the engine with `NAME.patch` is caught; and one that the unchanged engine is not.
+def cuda_mutation_tests(mutants, cases):
+    """For each mutant, a test that the engine with `NAME.patch` is caught; and of the same cases that the unchanged engine is not.
 
     Args:
       mutants: name of the mutant -> files to write: those that its patch changes, and those that include them.
-      scenarios: name of the mutant -> the scenario whose cases are run, for a change that few cases notice.
+      cases: name of the mutant -> what the names of the cases hold that are run, for a change that few notice.
     """
     unpatched = {}
     for file in _HOST_SOURCES:
@@ -70,6 +70,8 @@ def cuda_mutation_tests(mutants, scenarios):
     for kernels in _KERNELS:
         unpatched[kernels + ".cu"] = "//gpu:%s_emulated_%s" % (kernels, _ARCH)
     _test("unpatched", unpatched.values(), ["--expect=clean"])
+    for name, text in cases.items():
+        _test("unpatched_" + name, unpatched.values(), ["--expect=clean", "--cases=" + text])
     for name, files in mutants.items():
         sources = ["//gpu:" + file for file in files]
         native.genrule(
@@ -100,4 +102,4 @@ def cuda_mutation_tests(mutants, scenarios):
             elif file.endswith(".cc"):
                 _host_object(target, name + "/" + file)
                 objects[file] = ":" + target
-        _test(name, objects.values(), ["--expect=caught"] + (["--scenario=" + scenarios[name]] if name in scenarios else []))
+        _test(name, objects.values(), ["--expect=caught"] + (["--cases=" + cases[name]] if name in cases else []))
