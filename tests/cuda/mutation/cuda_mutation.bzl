@@ -44,16 +44,10 @@ def _test(name, objects, args):
     cuda_test(
         name = name + "_test",
         size = "medium",
-        srcs = ["cuda_mutation_test.cc"],
+        srcs = [],
         args = args,
         linkstatic = True,
-        deps = ["//tests/cuda:cuda_engines"] + objects + [
-            "//gpu:emulated_cublas_api",
-            "//gpu/emulation",
-            "//gpu/emulation:violation",
-            "//tests/conformance:conformance_cases",
-            "//tests/conformance:run_case",
-        ],
+        deps = [":cuda_mutation_test_main", "//gpu:emulated_cublas_api"] + objects,
     )
 
 def cuda_mutation_tests(mutants, cases):
@@ -63,6 +57,23 @@ def cuda_mutation_tests(mutants, cases):
       mutants: name of the mutant -> files to write: those that its patch changes, and those that include them.
       cases: name of the mutant -> what the names of the cases hold that are run, for a change that few notice.
     """
+    native.cc_library(
+        name = "cuda_mutation_test_main",
+        testonly = True,
+        srcs = ["cuda_mutation_test.cc"],
+        alwayslink = True,
+        linkstatic = True,
+        # There may be no toolkit.
+        tags = ["manual"],
+        deps = [
+            "//gpu:cuda_engine_headers",
+            "//gpu/emulation",
+            "//gpu/emulation:violation",
+            "//tests/conformance:conformance_cases",
+            "//tests/conformance:run_case",
+            "//tests/cuda:cuda_engines",
+        ],
+    )
     unpatched = {}
     for file in _HOST_SOURCES:
         unpatched[file] = ":unpatched_" + file
