@@ -14,7 +14,8 @@ absl::StatusOr<LocalJob> OpenLocalJob(const JobSpec& spec, Console& console) {
   absl::StatusOr<PreparedJob> prepared = PrepareJob(spec);
   if (!prepared.ok()) return AsBadInput(prepared.status());
   absl::StatusOr<OpenedEngine> opened = OpenEngine({spec.device, spec.gpu_memory_bytes});
-  if (!opened.ok()) return opened.status();
+  // A device that is not there was the wrong one to ask for.
+  if (!opened.ok()) return AsBadInput(opened.status());
   if (!opened->note.empty()) console.Note(opened->note);
   return LocalJob{.prepared = *std::move(prepared), .engine = std::move(opened->engine)};
 }

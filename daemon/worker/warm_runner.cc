@@ -88,7 +88,7 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   finished.output_path = job->output_path;
 
   absl::StatusOr<ChosenEngine> chosen = ChooseEngine(spec);
-  if (!chosen.ok()) return chosen.status();
+  if (!chosen.ok()) return AsBadInput(chosen.status());
   Engine& engine = *chosen->engine;
   finished.device = std::string(engine.device());
 
