@@ -24,7 +24,9 @@ absl::Status DryRun(const JobSpec& spec, Console& console) {
   const absl::StatusOr<LocalJob> job = OpenLocalJob(spec, console);
   if (!job.ok()) return job.status();
   NoteDefaultK(job->prepared, console);
-  for (const std::string& line : PlanLines(spec, job->prepared, job->engine->device())) {
+  const auto lines = PlanLines(spec, job->prepared, *job->engine);
+  if (!lines.ok()) return lines.status();
+  for (const std::string& line : *lines) {
     console.Out(OneLine(line) + "\n");
   }
   return absl::OkStatus();

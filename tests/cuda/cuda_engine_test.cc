@@ -188,6 +188,26 @@ TEST(CudaEngine, AProductThatFailsIsAnError) {
   }
 }
 
+// 67 MiB, 64 of them cuBLAS's: room for a part of the 4.9 MB of docs.
+TEST(CudaEngine, CopiesDocsForEveryPassWhereKeepingThemLeavesTooLittle) {
+  Problem problem;
+  problem.docs = Rows(3000, 400, 3);
+  problem.queries = Rows(3, 400, 4);
+  Collect expected;
+  const EmulatedGpu gpu({});
+  ASSERT_TRUE(problem.Search(*Open(), expected).ok());
+  DeviceTuning tuning;
+  tuning.query_batch = 1;
+  tuning.slice_docs = 100;
+  tuning.doc_tile = 256;
+  tuning.doubts = 16;
+  Collect found;
+  const absl::Status status = problem.Search(*Open(tuning, int64_t{67} << 20), found);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(found.indices, expected.indices);
+  EXPECT_EQ(found.scores, expected.scores);
+}
+
 TEST(CudaEngine, TakesLessWhereWhatSeemedFreeIsNot) {
   Problem problem;
   problem.docs = Rows(3000, 400, 3);

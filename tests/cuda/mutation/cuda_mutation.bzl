@@ -10,6 +10,7 @@ _HOST_SOURCES = [
     "device_context.cc",
     "device_docs.cc",
     "device_plan.cc",
+    "device_plan_text.cc",
     "doc_uploader.cc",
     "doubt_resolver.cc",
     "query_bounds.cc",
