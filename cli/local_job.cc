@@ -18,7 +18,8 @@ absl::StatusOr<LocalJob> OpenLocalJob(const JobSpec& spec, Console& console) {
   absl::StatusOr<PreparedJob> prepared = PrepareJob(spec);
   if (!prepared.ok()) return AsBadInput(prepared.status());
   absl::StatusOr<OpenedEngine> opened = OpenEngine({spec.device, spec.gpu_memory_bytes});
-  if (!opened.ok()) return opened.status();
+  // A device that is not there was the wrong one to ask for.
+  if (!opened.ok()) return AsBadInput(opened.status());
   if (!opened->note.empty()) console.Note(opened->note);
   return LocalJob{.prepared = *std::move(prepared), .engine = std::move(opened->engine)};
 }
@@ -27,7 +28,9 @@ absl::Status DryRun(const JobSpec& spec, Console& console) {
   absl::StatusOr<LocalJob> job = OpenLocalJob(spec, console);
   if (!job.ok()) return job.status();
   NoteDefaultK(job->prepared, console);
-  for (const std::string& line : PlanLines(spec, job->prepared, job->engine->device())) {
+  const auto lines = PlanLines(spec, job->prepared, *job->engine);
+  if (!lines.ok()) return lines.status();
+  for (const std::string& line : *lines) {
     console.Out(OneLine(line) + "\n");
   }
   ConsoleProgress interruptible(console, /*bar=*/false, /*json=*/false);

@@ -87,9 +87,9 @@ absl::Status RunVerb(const std::vector<std::string>& args, Console& console) {
   if (!local.ok()) return local.status();
   PreparedJob& job = local->prepared;
   Engine& engine = *local->engine;
-  for (const std::string& line : PlanLines(request->spec, job, engine.device())) {
-    console.Detail(OneLine(line));
-  }
+  const auto lines = PlanLines(request->spec, job, engine);
+  if (!lines.ok()) return lines.status();
+  for (const std::string& line : *lines) console.Detail(OneLine(line));
 
   absl::StatusOr<JobResult> result;
   {

@@ -11,34 +11,34 @@ namespace tiny_knn {
 namespace {
 
 template <typename Function>
-bool Find(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
-  return function != nullptr;
-}
-
-absl::StatusOr<CublasApi> Open() {
-  // Of the toolkit's own major version: types and constants are compiled in.
-  const std::string name = fmt::format("libcublas.so.{}", CUBLAS_VER_MAJOR);
-  void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* const reason = dlerror();
-    return absl::UnavailableError(fmt::format("{} cannot be loaded: {}", name,
-                                              reason == nullptr ? "no reason given" : reason));
-  }
-  CublasApi api;
-  if (!Find(library, "cublasCreate_v2", api.create) ||
-      !Find(library, "cublasDestroy_v2", api.destroy) ||
-      !Find(library, "cublasSetStream_v2", api.set_stream) ||
-      !Find(library, "cublasGemmEx", api.gemm_ex)) {
-    return absl::UnavailableError(fmt::format("{} lacks a function that is needed", name));
-  }
-  return api;
+absl::Status Find(void* opened, const std::string& library, const char* name, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(opened, name));
+  if (function != nullptr) return absl::OkStatus();
+  return absl::UnavailableError(fmt::format("{} lacks the function {}", library, name));
 }
 
 }  // namespace
 
+absl::StatusOr<CublasApi> OpenCublas(const std::string& library) {
+  void* const opened = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (opened == nullptr) {
+    const char* const reason = dlerror();
+    return absl::UnavailableError(fmt::format("{} cannot be loaded: {}", library,
+                                              reason == nullptr ? "no reason given" : reason));
+  }
+  CublasApi api;
+  absl::Status status = Find(opened, library, "cublasCreate_v2", api.create);
+  status.Update(Find(opened, library, "cublasDestroy_v2", api.destroy));
+  status.Update(Find(opened, library, "cublasSetStream_v2", api.set_stream));
+  status.Update(Find(opened, library, "cublasGemmEx", api.gemm_ex));
+  if (!status.ok()) return status;
+  return api;
+}
+
 absl::StatusOr<const CublasApi*> LoadCublas() {
-  static const auto* const api = new absl::StatusOr<CublasApi>(Open());
+  static const auto* const api = new absl::StatusOr<CublasApi>(
+      // Types and constants of the toolkit's major version are compiled in.
+      OpenCublas(fmt::format("libcublas.so.{}", CUBLAS_VER_MAJOR)));
   if (!api->ok()) return api->status();
   return &**api;
 }

@@ -2,6 +2,8 @@
 // where libcublas is missing. In tests the table points to the emulation (emulated_cublas_api.cc).
 #pragma once
 
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "cublas_v2.h"
 
@@ -22,7 +24,11 @@ struct CublasApi {
   CublasGemmEx gemm_ex = nullptr;
 };
 
-// The table, which lives as long as the process. Unavailable, saying what is missing. Thread-safe.
+// The functions of the library of that file name. Unavailable, saying what is missing.
+absl::StatusOr<CublasApi> OpenCublas(const std::string& library);
+
+// The table of the toolkit's own version of the library, which lives as long as the process.
+// Unavailable, saying what is missing. Thread-safe.
 absl::StatusOr<const CublasApi*> LoadCublas();
 
 }  // namespace tiny_knn

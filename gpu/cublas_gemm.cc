@@ -76,16 +76,19 @@ absl::Status MultiplyRows(const CublasApi& api, cublasHandle_t handle, const Gem
   const int32_t int_one = 1;
   const int32_t int_zero = 0;
   const bool integers = args.kind == GemmKind::kInt8;
-  // In cuBLAS's column-major words: the scores are [num_docs, num_queries], docs are transposed.
+  const int32_t unit = integers ? kInt8DocUnit : 1;
+  const int32_t num_docs = (args.num_docs + unit - 1) / unit * unit;
+  // In cuBLAS's column-major words: the scores are [num_docs, num_queries], docs are transposed,
+  // queries are not, which is the only order of int8 rows that tensor cores take.
   const cublasStatus_t status = api.gemm_ex(
-      handle, CUBLAS_OP_T, CUBLAS_OP_N, args.num_docs, args.num_queries, args.stride,
+      handle, CUBLAS_OP_T, CUBLAS_OP_N, num_docs, args.num_queries, args.stride,
       integers ? static_cast<const void*>(&int_one) : &one, args.docs, types.rows, args.stride,
       args.queries, types.rows, args.stride, integers ? static_cast<const void*>(&int_zero) : &zero,
       args.scores, types.scores, args.score_stride, types.compute, CUBLAS_GEMM_DEFAULT);
   if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
   return absl::InternalError(fmt::format(
       "cuBLAS failed with status {} on a {} product of {} x {} x {}", static_cast<int>(status),
-      GemmKindName(args.kind), args.num_queries, args.num_docs, args.stride));
+      GemmKindName(args.kind), args.num_queries, num_docs, args.stride));
 }
 
 }  // namespace tiny_knn

@@ -27,8 +27,17 @@ double GemmError(GemmKind kind, int64_t dim);
 // Most elements of rows whose int32 sums cannot overflow.
 inline constexpr int64_t kMostInt8Dim = 131071;
 
+// cuBLAS multiplies int8 rows on tensor cores if the docs, in its words the dimension m, are a
+// multiple of this; on some devices else not at all.
+inline constexpr int32_t kInt8DocUnit = 4;
+// Rows behind the last doc that a product may read: they have to be there, whatever they hold.
+constexpr int64_t RowsReadBehind(GemmKind kind) {
+  return kind == GemmKind::kInt8 ? kInt8DocUnit - 1 : 0;
+}
+
 // scores[i * score_stride + j] ~ query i . doc j. Pointers are to device memory, aligned to 16
-// bytes; strides in elements, of 16 bytes or more: multiples of 16 bytes.
+// bytes; the stride of rows is in elements, a multiple of 16 bytes; that of scores is a multiple of
+// four, and what lies between num_docs and the next multiple of four is written, too.
 struct GemmArgs {
   GemmKind kind = GemmKind::kFloat32;
   const void* queries = nullptr;  // [num_queries, stride]

@@ -16,6 +16,7 @@
 #include "gpu/device_context.h"
 #include "gpu/device_docs.h"
 #include "gpu/device_plan.h"
+#include "gpu/device_plan_text.h"
 #include "gpu/tuned_cuda_engine.h"
 
 namespace tiny_knn {
@@ -49,6 +50,42 @@ class CudaEngine : public Engine {
         cpu_(MakeCpuEngine()) {}
 
   std::string_view device() const override { return "cuda"; }
+
+  // As Allocate plans it: what others keep on the device gives way.
+  absl::StatusOr<std::string> Describe(const ProblemShape& shape,
+                                       const SearchPlan& plan) const override {
+    if (!IsForDevice(shape.compute_dtype, shape.k, shape.num_docs, shape.dim)) {
+      absl::StatusOr<std::string> text = cpu_->Describe(shape, plan);
+      if (!text.ok()) return text;
+      return *text + PlanLine("computed by", "the CPU, which this dtype or size is left to");
+    }
+    const absl::Status active = context_->Activate();
+    if (!active.ok()) return active;
+    DeviceSearch search;
+    search.shape.num_queries = std::min(plan.query_batch, shape.num_queries);
+    search.shape.num_docs = shape.num_docs;
+    search.shape.dim = shape.dim;
+    search.shape.k = shape.k;
+    search.shape.doc_item_bytes = ItemSize(shape.doc_dtype);
+    search.shape.format = ChooseRowFormat(shape.compute_dtype, shape.dim, shape.num_queries,
+                                          context_->traits(), tuning_);
+    const absl::StatusOr<int64_t> budget = TotalBudget();
+    if (!budget.ok()) return budget.status();
+    search.budget_bytes = *budget;
+    absl::StatusOr<DevicePlan> planned =
+        PlanOnDevice(search.shape, context_->traits(), *budget, tuning_);
+    const int64_t all_docs = shape.num_docs * DeviceBytesPerDoc(search.shape.format, shape.dim);
+    if (!planned.ok()) return planned.status();
+    search.plan = *planned;
+    if (planned->query_batch < shape.num_queries && all_docs <= *budget / 2) {
+      DeviceShape resident = search.shape;
+      resident.docs_are_resident = true;
+      planned = PlanOnDevice(resident, context_->traits(), *budget - all_docs, tuning_);
+      search.docs_stay = planned.ok();
+      if (planned.ok()) search.plan = *planned;
+    }
+    return DescribeDeviceSearch(shape, plan, search);
+  }
 
   // Docs that take at most half of the device's memory: the rest is for searching them.
   std::unique_ptr<WarmDocs> MakeWarmDocs(const ProblemShape& shape,
@@ -238,6 +275,11 @@ class CudaEngine : public Engine {
       if (!budget.ok()) return budget.status();
       absl::StatusOr<DevicePlan> plan =
           PlanOnDevice(shape, context_->traits(), std::min(*budget, most_bytes), tuning_);
+      if (!plan.ok() && kept != nullptr && kept == own_docs_.get()) {
+        // They leave too little for the search: again without keeping them.
+        own_docs_.reset();
+        continue;
+      }
       if (!plan.ok()) return plan.status();
       if (part.most_chunk_docs > 0) {
         plan->doc_chunk = std::min(plan->doc_chunk, part.most_chunk_docs);

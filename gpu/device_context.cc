@@ -29,13 +29,11 @@ absl::StatusOr<std::unique_ptr<DeviceContext>> DeviceContext::Open(int device_in
   int devices = 0;
   const cudaError_t counted = cudaGetDeviceCount(&devices);
   if (counted != cudaSuccess) {
-    return absl::UnavailableError(
-        fmt::format("there is no CUDA device: {}; use --device cpu", cudaGetErrorString(counted)));
+    return absl::UnavailableError(fmt::format("no CUDA device: {}", cudaGetErrorString(counted)));
   }
   if (device_index >= devices) {
     return absl::UnavailableError(
-        fmt::format("there is no CUDA device {}: this machine has {}; use --device cpu",
-                    device_index, devices));
+        fmt::format("no CUDA device {}: this machine has {}", device_index, devices));
   }
   const absl::StatusOr<const CublasApi*> cublas = LoadCublas();
   if (!cublas.ok()) {
@@ -57,9 +55,8 @@ absl::StatusOr<std::unique_ptr<DeviceContext>> DeviceContext::Open(int device_in
   context->traits_ = *traits;
   if (traits->compute_capability < kOldest) {
     return absl::FailedPreconditionError(fmt::format(
-        "CUDA device {} has compute capability {}.{}, 7.5 or more is needed; use "
-        "--device cpu",
-        device_index, traits->compute_capability / 10, traits->compute_capability % 10));
+        "CUDA device {} has compute capability {}.{}, 7.5 or more is needed", device_index,
+        traits->compute_capability / 10, traits->compute_capability % 10));
   }
   context->cublas_ = *cublas;
   cublasStatus_t created = (*cublas)->create(&context->handle_);

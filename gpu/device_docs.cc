@@ -12,7 +12,8 @@ absl::Status DocChunk::Allocate(const RowFormat& format, int64_t dim, int64_t ca
   Release();
   format_ = format;
   stride_ = format.Stride(dim);
-  absl::Status status = rows_.Allocate(capacity * stride_ * format.row_item_bytes());
+  absl::Status status =
+      rows_.Allocate((capacity + RowsReadBehind(format.gemm)) * stride_ * format.row_item_bytes());
   if (status.ok() && format.has_rounded_copy()) status = rounded_.Allocate(capacity * stride_);
   if (status.ok()) status = screens_.Allocate(capacity);
   if (status.ok()) status = tails_.Allocate(capacity);
@@ -25,6 +26,12 @@ void DocChunk::Release() {
   rounded_.Release();
   screens_.Release();
   tails_.Release();
+}
+
+cudaError_t DocChunk::ClearBehind(int64_t doc, cudaStream_t stream) const {
+  const int64_t bytes = RowsReadBehind(format_.gemm) * stride_ * format_.row_item_bytes();
+  if (bytes == 0) return cudaSuccess;
+  return cudaMemsetAsync(Rows(doc), 0, static_cast<size_t>(bytes), stream);
 }
 
 int64_t WarmDocsOnDevice::Free(int64_t needed, const CudaWarmDocs* keep) {

@@ -24,6 +24,9 @@ class DocChunk {
   absl::Status Allocate(const RowFormat& format, int64_t dim, int64_t capacity);
   void Release();
 
+  // Zeros in the rows from `doc` on that a product of the docs before it may read.
+  cudaError_t ClearBehind(int64_t doc, cudaStream_t stream) const;
+
   int64_t capacity() const { return screens_.count(); }
   const RowFormat& format() const { return format_; }
   int64_t stride() const { return stride_; }
@@ -43,7 +46,7 @@ class DocChunk {
  private:
   RowFormat format_;
   int64_t stride_ = 0;
-  DeviceBuffer<std::byte> rows_;  // [capacity, stride] of the row type
+  DeviceBuffer<std::byte> rows_;  // [capacity, stride] of the row type, and what is read behind
   DeviceBuffer<float> rounded_;   // [capacity, stride]
   DeviceBuffer<DocScreen> screens_;
   DeviceBuffer<DocTail> tails_;
@@ -79,7 +82,9 @@ class CudaWarmDocs final : public WarmDocs {
 
   bool filled() const override { return state_ == State::kFilled; }
   int64_t bytes() const override { return 0; }
-  int64_t device_bytes() const { return num_docs_ * DeviceBytesPerDoc(format_, dim_); }
+  int64_t device_bytes() const {
+    return num_docs_ * DeviceBytesPerDoc(format_, dim_) + format_.BytesBehindDocs(dim_);
+  }
 
   // OK if these are the docs of that source for that metric and compute dtype, as far as their
   // shape tells; else Internal, saying what differs.

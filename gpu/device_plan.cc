@@ -127,9 +127,10 @@ absl::StatusOr<DevicePlan> PlanOnDevice(const DeviceShape& shape, const DeviceTr
                                                         std::max<int64_t>(shape.num_docs, 1)));
   const int64_t staging = 2 * plan.slice_docs * file_row;
 
-  const int64_t fixed =
-      plan.query_tile * plan.doc_tile * int64_t{sizeof(float)} + staging + plan.group * key_row +
-      plan.doubts * (doubt_bytes + int64_t{sizeof(Doubt)} + kKeyBytes) + kLibraryBytes;
+  const int64_t fixed = plan.query_tile * plan.doc_tile * int64_t{sizeof(float)} + staging +
+                        plan.group * key_row +
+                        plan.doubts * (doubt_bytes + int64_t{sizeof(Doubt)} + kKeyBytes) +
+                        kLibraryBytes + shape.format.BytesBehindDocs(shape.dim);
   const int64_t per_query = BytesPerQuery(shape, plan);
   const int64_t per_doc = shape.docs_are_resident ? 0 : DeviceBytesPerDoc(shape.format, shape.dim);
   const int64_t least = fixed + per_query + per_doc;

@@ -44,6 +44,8 @@ struct RowFormat {
   // Elements of a row of `dim`, with the zeros that fill it up to 16 bytes.
   int64_t Stride(int64_t dim) const;
   int64_t BytesPerRow(int64_t dim) const;  // rounded copy included
+  // Of the rows behind the last doc that the product may read.
+  int64_t BytesBehindDocs(int64_t dim) const { return RowsReadBehind(gemm) * BytesPerRow(dim); }
   bool operator==(const RowFormat&) const = default;
 };
 

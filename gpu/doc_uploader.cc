@@ -85,6 +85,7 @@ absl::Status DocUploader::Prepare(const SearchParams& params, DType doc_dtype, i
   args.tails = chunk.tails() + chunk_doc;
   args.tally = tally;
   error(PrepareRows(args, context_.compute()), "preparing docs");
+  error(chunk.ClearBehind(chunk_doc + slot.num_docs, context_.compute()), "clearing rows");
   error(cudaEventRecord(slot.prepared.get(), context_.compute()), "recording an event");
   ++num_prepared_;
   return error.Take();

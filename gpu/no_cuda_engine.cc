@@ -9,7 +9,7 @@ namespace tiny_knn {
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeCudaEngine(int /*device_index*/,
                                                        int64_t /*gpu_memory_bytes*/) {
-  return absl::UnavailableError("this build of tiny-knn has no CUDA engine; use --device cpu");
+  return absl::UnavailableError("no CUDA device: this build of tiny-knn has no CUDA engine");
 }
 
 }  // namespace tiny_knn

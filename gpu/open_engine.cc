@@ -59,7 +59,7 @@ absl::StatusOr<OpenedEngine> OpenEngine(const EngineOptions& options) {
   if (!cuda.ok()) {
     // Nothing is wrong with what was asked for; it is this machine that lacks it.
     return absl::UnavailableError(
-        fmt::format("device '{}': {}", device, std::string(cuda.status().message())));
+        fmt::format("{}; use --device cpu", std::string(cuda.status().message())));
   }
   opened.engine = *std::move(cuda);
   return opened;

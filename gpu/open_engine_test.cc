@@ -9,6 +9,7 @@ namespace tiny_knn {
 namespace {
 
 using testing::HasSubstr;
+using testing::StartsWith;
 
 TEST(OpenEngine, CpuIsTheCpuEngineWithoutANote) {
   const auto opened = OpenEngine({.device = "cpu"});
@@ -40,7 +41,7 @@ TEST(OpenEngine, UnknownDeviceTextSaysWhatIsAccepted) {
 TEST(OpenEngine, ACudaDeviceThatIsNotThereIsUnavailable) {
   const auto opened = OpenEngine({.device = "cuda:999"});
   EXPECT_TRUE(absl::IsUnavailable(opened.status())) << opened.status();
-  EXPECT_THAT(std::string(opened.status().message()), HasSubstr("cuda:999"));
+  EXPECT_THAT(std::string(opened.status().message()), StartsWith("no CUDA device"));
 }
 
 }  // namespace

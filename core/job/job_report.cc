@@ -80,13 +80,13 @@ bool ReadValue(const nlohmann::json& json, double& seconds) {
 
 }  // namespace
 
-std::vector<std::string> PlanLines(const JobSpec& spec, const PreparedJob& job,
-                                   std::string_view device) {
+absl::StatusOr<std::vector<std::string>> PlanLines(const JobSpec& spec, const PreparedJob& job,
+                                                   const Engine& engine) {
   std::vector<std::string> lines = {
       fmt::format("{:<14}{}", "queries", SourceText(spec.queries_path, *job.queries)),
       fmt::format("{:<14}{}", "docs", SourceText(spec.docs_path, *job.docs)),
       fmt::format("{:<14}{}", "output", job.output_path),
-      fmt::format("{:<14}{}", "device", device)};
+      fmt::format("{:<14}{}", "device", engine.device())};
   if (job.part) {
     lines.insert(lines.begin() + 2,
                  fmt::format("{:<14}docs {}:{} of {}", "range", job.part->docs_begin,
@@ -101,10 +101,11 @@ std::vector<std::string> PlanLines(const JobSpec& spec, const PreparedJob& job,
       lines.push_back(fmt::format("{:<14}{}:{} {}", "docs file", file.begin, file.end, file.name));
     }
   }
-  const std::string plan = DescribePlan(job.shape, job.plan);
-  for (size_t begin = 0; begin < plan.size();) {
-    const size_t end = std::min(plan.find('\n', begin), plan.size());
-    lines.push_back(plan.substr(begin, end - begin));
+  const absl::StatusOr<std::string> plan = engine.Describe(job.shape, job.plan);
+  if (!plan.ok()) return plan.status();
+  for (size_t begin = 0; begin < plan->size();) {
+    const size_t end = std::min(plan->find('\n', begin), plan->size());
+    lines.push_back(plan->substr(begin, end - begin));
     begin = end + 1;
   }
   return lines;

@@ -13,14 +13,15 @@
 #include "absl/status/statusor.h"
 #include "core/job/job_spec.h"
 #include "core/job/run_job.h"
+#include "core/search/engine.h"
 #include "core/search/search.h"
 
 namespace tiny_knn {
 
-// The plan as --dry-run shows it: files, device, and the lines of DescribePlan. `device`: of the
-// engine.
-std::vector<std::string> PlanLines(const JobSpec& spec, const PreparedJob& job,
-                                   std::string_view device);
+// The plan as --dry-run shows it: files, device, and the lines of Engine::Describe, whose errors it
+// returns.
+absl::StatusOr<std::vector<std::string>> PlanLines(const JobSpec& spec, const PreparedJob& job,
+                                                   const Engine& engine);
 
 // A job that is done.
 struct JobReport {

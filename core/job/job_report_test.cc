@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/cpu/cpu_engine.h"
 #include "core/io/row_source.h"
 #include "core/matrix/matrix_view.h"
 #include "gmock/gmock.h"
@@ -43,7 +44,9 @@ class JobReportTest : public testing::Test {
 };
 
 TEST_F(JobReportTest, PlanNamesTheFilesAsTyped) {
-  const std::vector<std::string> lines = PlanLines(spec_, job_, "cpu");
+  const auto planned = PlanLines(spec_, job_, *MakeCpuEngine());
+  ASSERT_TRUE(planned.ok()) << planned.status();
+  const std::vector<std::string>& lines = *planned;
   ASSERT_GT(lines.size(), 6u);
   EXPECT_EQ(lines[0], "queries       q.npy [1, 2] float32");
   EXPECT_EQ(lines[1], "docs          d.npy [2, 2] float32");

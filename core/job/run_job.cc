@@ -321,7 +321,7 @@ absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec, DocsUse use) {
 }
 
 absl::Status AsBadInput(const absl::Status& status) {
-  if (!absl::IsDataLoss(status)) return status;
+  if (!absl::IsDataLoss(status) && !absl::IsUnavailable(status)) return status;
   return absl::InvalidArgumentError(std::string(status.message()));
 }
 

@@ -60,8 +60,9 @@ absl::StatusOr<SearchPlan> PlanJob(const JobSpec& spec, const ProblemShape& shap
 // Opens, validates and plans. Errors name the file as typed, or the flag, and what to do.
 absl::StatusOr<PreparedJob> PrepareJob(const JobSpec& spec, DocsUse use = DocsUse::kOnce);
 
-// A file that cannot be read as what it says it is, is bad input and no failure of ours: DataLoss
-// (truncated) becomes InvalidArgument. Everything else stays as it is. For what opening says.
+// A file that cannot be read as what it says it is, and a device that is not there, are bad input
+// and no failure of ours: DataLoss (truncated) and Unavailable become InvalidArgument. Everything
+// else stays as it is. For what opening says.
 absl::Status AsBadInput(const absl::Status& status);
 
 struct JobResult {

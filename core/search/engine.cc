@@ -139,6 +139,11 @@ absl::StatusOr<SearchReport> Engine::Search(RowSource& queries, RowSource& docs,
   return report;
 }
 
+absl::StatusOr<std::string> Engine::Describe(const ProblemShape& shape,
+                                             const SearchPlan& plan) const {
+  return DescribePlan(shape, plan);
+}
+
 std::unique_ptr<WarmDocs> Engine::MakeWarmDocs(const ProblemShape& /*shape*/,
                                                const SearchPlan& /*plan*/) const {
   return nullptr;

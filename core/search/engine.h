@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -56,6 +57,11 @@ class Engine {
 
   // "cpu" or "cuda": what the result file records.
   virtual std::string_view device() const = 0;
+
+  // A person's table of how it would search, several lines, as DescribePlan's (planner.h), which it
+  // is if nothing else is said. Errors: the search would fail for them, too.
+  virtual absl::StatusOr<std::string> Describe(const ProblemShape& shape,
+                                               const SearchPlan& plan) const;
 
  private:
   absl::StatusOr<SearchReport> SearchInBatches(RowSource& queries, RowSource& docs,

@@ -164,12 +164,6 @@ void PlanSample(const ProblemShape& shape, SearchPlan& plan) {
   plan.sample_rank = rank;
 }
 
-std::string Bytes(int64_t bytes) {
-  if (bytes >= 1024 * kMiB) return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / 0x1p30);
-  if (bytes >= kMiB) return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 0x1p20);
-  return fmt::format("{:.1f} KiB", static_cast<double>(bytes) / 0x1p10);
-}
-
 // The plan for batches of at most `queries`, with docs split `splits` ways. Where the limit is too
 // small, only `least_bytes` is set: what it would take.
 struct Attempt {
@@ -268,7 +262,7 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
     return absl::InvalidArgumentError(fmt::format(
         "a memory limit of {} is too little for k={}, dim={} and {} threads; pass --memory-limit "
         "{}M or more",
-        Bytes(limits.memory_limit_bytes), shape.k, shape.dim, limits.threads,
+        BytesText(limits.memory_limit_bytes), shape.k, shape.dim, limits.threads,
         CeilDivide(unsplit.least_bytes, kMiB)));
   }
   SearchPlan plan = *unsplit.plan;
@@ -305,14 +299,28 @@ std::string_view ScreenKindName(ScreenKind kind) {
   return "float32 GEMM";
 }
 
+std::string BytesText(int64_t bytes) {
+  if (bytes >= 1024 * kMiB) return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / 0x1p30);
+  if (bytes >= kMiB) return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 0x1p20);
+  return fmt::format("{:.1f} KiB", static_cast<double>(bytes) / 0x1p10);
+}
+
+std::string PlanLine(std::string_view label, std::string_view value) {
+  return fmt::format("{:<14}{}\n", label, value);
+}
+
+std::string DescribeShape(const ProblemShape& shape) {
+  return fmt::format("{} queries x {} docs x {} dims, k={}, metric {}, computed in {}",
+                     shape.num_queries, shape.num_docs, shape.dim, shape.k,
+                     MetricName(shape.metric), DTypeName(shape.compute_dtype));
+}
+
 std::string DescribePlan(const ProblemShape& shape, const SearchPlan& plan) {
   std::string text;
   const auto line = [&text](std::string_view label, const std::string& value) {
-    text += fmt::format("{:<14}{}\n", label, value);
+    text += PlanLine(label, value);
   };
-  line("search", fmt::format("{} queries x {} docs x {} dims, k={}, metric {}, computed in {}",
-                             shape.num_queries, shape.num_docs, shape.dim, shape.k,
-                             MetricName(shape.metric), DTypeName(shape.compute_dtype)));
+  line("search", DescribeShape(shape));
   line(
       "screen",
       fmt::format("{}, tiles of {} queries x {} docs, {} threads{}", ScreenKindName(plan.screen),
@@ -324,14 +332,14 @@ std::string DescribePlan(const ProblemShape& shape, const SearchPlan& plan) {
   if (plan.sample_docs > 0) {
     line("thresholds", fmt::format("guessed from a sample of {} docs", plan.sample_docs));
   }
-  line("bytes read", Bytes(plan.bytes_read));
+  line("bytes read", BytesText(plan.bytes_read));
   line("memory",
        fmt::format("{}: docs {}, queries {}, candidates {}, results {}, blocks {}, tiles {}, "
                    "scratch {}",
-                   Bytes(plan.memory.total()), Bytes(plan.memory.doc_chunk),
-                   Bytes(plan.memory.queries), Bytes(plan.memory.candidates),
-                   Bytes(plan.memory.results), Bytes(plan.memory.doc_blocks),
-                   Bytes(plan.memory.score_tiles), Bytes(plan.memory.scratch)));
+                   BytesText(plan.memory.total()), BytesText(plan.memory.doc_chunk),
+                   BytesText(plan.memory.queries), BytesText(plan.memory.candidates),
+                   BytesText(plan.memory.results), BytesText(plan.memory.doc_blocks),
+                   BytesText(plan.memory.score_tiles), BytesText(plan.memory.scratch)));
   return text;
 }
 

@@ -90,7 +90,14 @@ struct SearchPlan {
 // REQUIRES: a valid shape (ValidateSearch) and threads >= 1.
 absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLimits& limits);
 
-// A person's table of the plan, several lines, for `--dry-run`.
+// A person's table of the plan, several lines, for `--dry-run`: of the CPU engine. Other engines
+// use the pieces below (Engine::Describe).
 std::string DescribePlan(const ProblemShape& shape, const SearchPlan& plan);
+// One line of such a table, with its end.
+std::string PlanLine(std::string_view label, std::string_view value);
+// What is searched: the value of the first line.
+std::string DescribeShape(const ProblemShape& shape);
+// "4.0 MiB".
+std::string BytesText(int64_t bytes);
 
 }  // namespace tiny_knn

@@ -89,7 +89,7 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   finished.output_path = job->output_path;
 
   absl::StatusOr<ChosenEngine> chosen = ChooseEngine(spec);
-  if (!chosen.ok()) return chosen.status();
+  if (!chosen.ok()) return AsBadInput(chosen.status());
   Engine& engine = *chosen->engine;
   finished.device = std::string(engine.device());
 
@@ -115,9 +115,9 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
 
   std::vector<std::string> lines;
   if (!chosen->note.empty()) lines.push_back(OneLine("note: " + chosen->note));
-  for (const std::string& line : PlanLines(spec, *job, engine.device())) {
-    lines.push_back(OneLine(line));
-  }
+  const auto plan_lines = PlanLines(spec, *job, engine);
+  if (!plan_lines.ok()) return plan_lines.status();
+  for (const std::string& line : *plan_lines) lines.push_back(OneLine(line));
   lines.push_back(OneLine(fmt::format("{:<14}{}{}", "docs are", finished.docs,
                                       before.why_not.empty() ? "" : " (" + before.why_not + ")")));
   listener.Log(lines);

@@ -345,7 +345,8 @@ TEST_F(WarmRunnerTest, TheDeviceOfTheDaemonIsTheOnlyOneBesideTheCpu) {
       EXPECT_THAT(finished.error, HasSubstr("this daemon uses " + one.daemon + " only"));
       EXPECT_THAT(opened_, IsEmpty());
     } else {
-      EXPECT_EQ(finished.error_code, "unavailable");
+      EXPECT_EQ(finished.error_code, "invalid_argument");
+      EXPECT_THAT(finished.error, HasSubstr("not in this test"));
       EXPECT_THAT(opened_, ElementsAre(one.opened));
     }
   }

@@ -202,7 +202,7 @@ void AddWithCarry(Warp& warp, const Operation& operation, LaneMask lanes) {
   T* d = warp.Lanes<T>(operation.destination);
   const int variant = operation.variant;
   ForLanes(lanes, [&](int lane) {
-    uint8_t& carry = warp.carries[static_cast<size_t>(lane)];
+    uint8_t& carry = warp.carries[lane];
     const unsigned in = (variant & 1) != 0 ? carry : 0;
     const auto wide_a = static_cast<unsigned __int128>(a[lane]);
     const auto wide_b = static_cast<unsigned __int128>(b[lane]);

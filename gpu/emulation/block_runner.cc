@@ -1,7 +1,9 @@
 #include "gpu/emulation/block_runner.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string_view>
+#include <utility>
 
 #include "fmt/format.h"
 
@@ -25,28 +27,40 @@ std::string_view InRepository(std::string_view path) {
 }
 
 void FillSpecial(Warp& warp, Special special, uint32_t value) {
+  if (((warp.block->program->specials >> static_cast<int>(special)) & 1) == 0) return;
   uint32_t* lanes = warp.Lanes<uint32_t>(static_cast<Slot>(special) * 4 * kLanes);
   std::fill(lanes, lanes + kLanes, value);
 }
 
+template <typename F>
+void FillLanes(Warp& warp, Special special, F&& value) {
+  if (((warp.block->program->specials >> static_cast<int>(special)) & 1) == 0) return;
+  uint32_t* lanes = warp.Lanes<uint32_t>(static_cast<Slot>(special) * 4 * kLanes);
+  for (uint32_t lane = 0; lane < kLanes; ++lane) lanes[lane] = value(lane);
+}
+
 // The special registers that are the same in every block.
 void FillRegisters(Warp& warp, const Launch& launch, uint32_t warps) {
-  warp.registers = launch.program->initial_registers;
-  const auto lanes_of = [&](Special special) {
-    return warp.Lanes<uint32_t>(static_cast<Slot>(special) * 4 * kLanes);
-  };
-  for (uint32_t lane = 0; lane < kLanes; ++lane) {
-    const uint32_t thread = warp.index * kLanes + lane;
-    lanes_of(Special::kTidX)[lane] = thread % launch.block.x;
-    lanes_of(Special::kTidY)[lane] = thread / launch.block.x % launch.block.y;
-    lanes_of(Special::kTidZ)[lane] = thread / launch.block.x / launch.block.y;
-    lanes_of(Special::kLaneId)[lane] = lane;
-    lanes_of(Special::kMaskEq)[lane] = 1U << lane;
-    lanes_of(Special::kMaskLt)[lane] = (1U << lane) - 1;
-    lanes_of(Special::kMaskLe)[lane] = (2U << lane) - 1;
-    lanes_of(Special::kMaskGt)[lane] = ~((2U << lane) - 1);
-    lanes_of(Special::kMaskGe)[lane] = ~((1U << lane) - 1);
+  std::vector<std::vector<std::byte>>& idle = launch.program->idle_registers;
+  if (idle.empty()) {
+    warp.registers = launch.program->initial_registers;
+  } else {
+    warp.registers = std::move(idle.back());
+    idle.pop_back();
   }
+  const Extent block = launch.block;
+  const uint32_t first = warp.index * kLanes;
+  FillLanes(warp, Special::kTidX, [=](uint32_t lane) { return (first + lane) % block.x; });
+  FillLanes(warp, Special::kTidY,
+            [=](uint32_t lane) { return (first + lane) / block.x % block.y; });
+  FillLanes(warp, Special::kTidZ,
+            [=](uint32_t lane) { return (first + lane) / block.x / block.y; });
+  FillLanes(warp, Special::kLaneId, [](uint32_t lane) { return lane; });
+  FillLanes(warp, Special::kMaskEq, [](uint32_t lane) { return 1U << lane; });
+  FillLanes(warp, Special::kMaskLt, [](uint32_t lane) { return (1U << lane) - 1; });
+  FillLanes(warp, Special::kMaskLe, [](uint32_t lane) { return (2U << lane) - 1; });
+  FillLanes(warp, Special::kMaskGt, [](uint32_t lane) { return ~((2U << lane) - 1); });
+  FillLanes(warp, Special::kMaskGe, [](uint32_t lane) { return ~((1U << lane) - 1); });
   FillSpecial(warp, Special::kNtidX, launch.block.x);
   FillSpecial(warp, Special::kNtidY, launch.block.y);
   FillSpecial(warp, Special::kNtidZ, launch.block.z);
@@ -97,7 +111,7 @@ BlockRunner::BlockRunner(const Launch& launch, DeviceMemory& memory, SharedMemor
     warp.existing = lanes == kLanes ? kAllLanes : (LaneMask{1} << lanes) - 1;
     FillRegisters(warp, launch, warps);
     warp.local.resize(size_t{kLanes} * launch.program->local_bytes);
-    warp.carries.resize(kLanes);
+    turns_.push_back(i);
   }
   SharedLayout layout = launch.program->shared;
   if (launch.dynamic_shared > 0) {
@@ -106,10 +120,17 @@ BlockRunner::BlockRunner(const Launch& launch, DeviceMemory& memory, SharedMemor
   shared.SetLayout(std::move(layout.variables), layout.dynamic_begin + launch.dynamic_shared);
 }
 
+BlockRunner::~BlockRunner() {
+  for (WarpState& state : warps_) {
+    launch_.program->idle_registers.push_back(std::move(state.warp.registers));
+  }
+}
+
 void BlockRunner::Begin(const Extent& index, const Actor& actor) {
   block_.actor = actor;
   exited_threads_ = 0;
   for (BlockState::Reduction& reduction : block_.reductions) reduction = {};
+  std::fill(std::begin(arrived_), std::end(arrived_), 0);
   shared_.BeginBlock(threads_);
   for (WarpState& state : warps_) {
     state.exited = 0;
@@ -123,12 +144,10 @@ void BlockRunner::Begin(const Extent& index, const Actor& actor) {
 
 void BlockRunner::Run(const Extent& index, const Actor& actor) {
   Begin(index, actor);
-  std::vector<size_t> order(warps_.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   while (exited_threads_ < threads_) {
-    std::shuffle(order.begin(), order.end(), random_);
+    random_.Shuffle(turns_);
     const uint64_t before = block_.executed;
-    for (const size_t i : order) RunWarp(warps_[i]);
+    for (const uint32_t i : turns_) RunWarp(warps_[i]);
     if (block_.executed == before) ReportStuck();
   }
 }
@@ -155,7 +174,7 @@ bool BlockRunner::PickGroup(WarpState& state, bool any, Group* group, uint32_t* 
   for (const Group& each : groups) {
     if (each.state != State::kReady) continue;
     ++ready;
-    const bool better = any ? random_() % ready == 0 : picked == nullptr || each.pc < picked->pc;
+    const bool better = any ? random_.Below(ready) == 0 : picked == nullptr || each.pc < picked->pc;
     if (better) picked = &each;
   }
   if (picked == nullptr) return false;
@@ -377,19 +396,13 @@ void BlockRunner::ArriveAtBarrier(WarpState& state, Group group, const Operation
                           .state = State::kAtBarrier,
                           .barrier = barrier,
                           .needed = needed});
-  uint32_t arrived = 0;
-  for (const WarpState& each : warps_) {
-    for (const Group& waiting : each.groups) {
-      if (waiting.state == State::kAtBarrier && waiting.barrier == barrier) {
-        arrived += Popcount(waiting.lanes);
-      }
-    }
-  }
-  if (arrived >= needed) ReleaseBarrier(barrier);
+  arrived_[barrier] += Popcount(lanes);
+  if (arrived_[barrier] >= needed) ReleaseBarrier(barrier);
 }
 
 void BlockRunner::ReleaseBarrier(uint32_t barrier) {
   shared_.order().BlockBarrier();
+  arrived_[barrier] = 0;
   for (WarpState& state : warps_) {
     const Group* first = nullptr;
     for (Group& group : state.groups) {

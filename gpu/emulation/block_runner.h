@@ -2,11 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "gpu/emulation/interpreter.h"
+#include "gpu/emulation/random.h"
 #include "gpu/emulation/warp.h"
 
 namespace tiny_knn::emulation {
@@ -22,6 +22,9 @@ class BlockRunner {
  public:
   // All outlive the runner.
   BlockRunner(const Launch& launch, DeviceMemory& memory, SharedMemory& shared);
+  ~BlockRunner();
+  BlockRunner(const BlockRunner&) = delete;
+  BlockRunner& operator=(const BlockRunner&) = delete;
 
   // Runs the block `index` of the grid as `actor`. Throws Fault; place() then says where.
   void Run(const Extent& index, const Actor& actor);
@@ -70,7 +73,9 @@ class BlockRunner {
   SharedMemory& shared_;
   BlockState block_;
   std::vector<WarpState> warps_;
-  std::mt19937_64 random_;
+  Random random_;
+  std::vector<uint32_t> turns_;  // the warps, in the order in which they run next
+  uint32_t arrived_[16] = {};    // threads that wait at each barrier
   FaultPlace place_;
   uint32_t threads_ = 0;
   uint32_t exited_threads_ = 0;

@@ -19,54 +19,47 @@ void SetPredicate(Warp& warp, Slot slot, LaneMask lanes, LaneMask values) {
   d = (d & ~lanes) | (values & lanes);
 }
 
+// Where a lane reads: segments of the warp shuffle among themselves, and `last` is the last lane of
+// one (the first, for `up`): see shfl.sync in the PTX manual. `valid`: else it reads itself.
+template <Shuffle kMode>
+int LaneToRead(int lane, uint32_t b, uint32_t c, uint8_t* valid) {
+  const auto by = static_cast<int>(b & 31);
+  const auto clamp = static_cast<int>(c & 31);
+  const auto segment = static_cast<int>((c >> 8) & 31);
+  const int last = (lane & segment) | (clamp & ~segment);
+  int from = lane;
+  if constexpr (kMode == Shuffle::kUp) from = lane - by;
+  if constexpr (kMode == Shuffle::kDown) from = lane + by;
+  if constexpr (kMode == Shuffle::kButterfly) from = lane ^ by;
+  if constexpr (kMode == Shuffle::kIndex) from = (lane & segment) | (by & ~segment);
+  const bool is_valid = kMode == Shuffle::kUp ? from >= last : from <= last;
+  *valid = is_valid ? 1 : 0;
+  return is_valid ? from : lane;
+}
+
 // `values` 2: the predicate result's slot is vector[1].
+template <Shuffle kMode>
 void RunShuffle(Warp& warp, const Operation& operation, LaneMask lanes) {
   const uint32_t* a = warp.Lanes<uint32_t>(operation.source[0]);
   const uint32_t* b = warp.Lanes<uint32_t>(operation.source[1]);
   const uint32_t* c = warp.Lanes<uint32_t>(operation.source[2]);
-  uint32_t results[kLanes];
-  LaneMask in_range = 0;
-  for (LaneMask rest = lanes; rest != 0; rest &= rest - 1) {
-    const int lane = __builtin_ctz(rest);
-    // Segments of the warp that shuffle among themselves, and the last lane of each (the first, for
-    // `up`): see shfl.sync in the PTX manual.
-    const auto by = static_cast<int>(b[lane] & 31);
-    const auto clamp = static_cast<int>(c[lane] & 31);
-    const auto segment = static_cast<int>((c[lane] >> 8) & 31);
-    const int last = (lane & segment) | (clamp & ~segment);
-    const int first = lane & segment;
-    int from = lane;
-    bool valid = false;
-    switch (static_cast<Shuffle>(operation.variant)) {
-      case Shuffle::kUp:
-        from = lane - by;
-        valid = from >= last;
-        break;
-      case Shuffle::kDown:
-        from = lane + by;
-        valid = from <= last;
-        break;
-      case Shuffle::kButterfly:
-        from = lane ^ by;
-        valid = from <= last;
-        break;
-      case Shuffle::kIndex:
-        from = first | (by & ~segment);
-        valid = from <= last;
-        break;
-    }
-    if (!valid) from = lane;
-    if (((lanes >> from) & 1) == 0) {
-      throw Fault{ViolationKind::kWrongMask,
-                  fmt::format("reads lane {}, which takes no part (mask {:#x})", from, lanes), 0,
-                  lane};
-    }
-    results[lane] = a[from];
-    in_range |= static_cast<LaneMask>(valid) << lane;
+  int from[kLanes];
+  uint8_t valid[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    from[lane] = LaneToRead<kMode>(lane, b[lane], c[lane], &valid[lane]);
   }
+  for (LaneMask rest = lanes == kAllLanes ? 0 : lanes; rest != 0; rest &= rest - 1) {
+    const int lane = __builtin_ctz(rest);
+    if (((lanes >> from[lane]) & 1) != 0) continue;
+    throw Fault{ViolationKind::kWrongMask,
+                fmt::format("reads lane {}, which takes no part (mask {:#x})", from[lane], lanes),
+                0, lane};
+  }
+  uint32_t results[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) results[lane] = a[from[lane]];
   uint32_t* d = warp.Lanes<uint32_t>(operation.destination);
   ForLanes(lanes, [&](int lane) { d[lane] = results[lane]; });
-  if (operation.values == 2) SetPredicate(warp, operation.vector[1], lanes, in_range);
+  if (operation.values == 2) SetPredicate(warp, operation.vector[1], lanes, MaskOf(valid));
 }
 
 enum class Vote : uint8_t { kAll, kAny, kUniform, kBallot };
@@ -182,9 +175,11 @@ void DecodeResults(KernelDecoder& decoder, const PtxOperand& result, PtxType typ
 
 bool DecodeShuffle(KernelDecoder& decoder, const PtxInstruction& statement) {
   static constexpr std::string_view kModes[] = {"up", "down", "bfly", "idx"};
-  Operation operation = decoder.New(&RunShuffle);
+  static constexpr Handler kHandlers[] = {&RunShuffle<Shuffle::kUp>, &RunShuffle<Shuffle::kDown>,
+                                          &RunShuffle<Shuffle::kButterfly>,
+                                          &RunShuffle<Shuffle::kIndex>};
+  Operation operation = decoder.New(kHandlers[VariantOf(statement, kModes)]);
   operation.control = Control::kWarpCollective;
-  operation.variant = VariantOf(statement, kModes);
   for (size_t i = 0; i < 4; ++i) {
     operation.source[i] = decoder.Source(statement.operands.at(i + 1), kU32);
   }

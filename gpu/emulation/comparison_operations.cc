@@ -51,9 +51,9 @@ Comparison ComparisonOf(const PtxInstruction& statement) {
 // The lanes of which f(lane).
 template <typename F>
 LaneMask LanesOf(F&& f) {
-  LaneMask mask = 0;
-  for (int lane = 0; lane < kLanes; ++lane) mask |= static_cast<LaneMask>(f(lane)) << lane;
-  return mask;
+  uint8_t flags[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) flags[lane] = f(lane) ? 1 : 0;
+  return MaskOf(flags);
 }
 
 template <typename T>
@@ -63,7 +63,7 @@ LaneMask Compare(const T* a, const T* b, Relation relation) {
       return LanesOf([=](int i) { return a[i] == b[i]; });
     case Relation::kNe:
       // False if one is a NaN: ne is ordered. "Neither less nor equal nor greater" is a NaN's.
-      return LanesOf([=](int i) { return a[i] < b[i] || a[i] > b[i]; });
+      return LanesOf([=](int i) { return (a[i] < b[i]) | (a[i] > b[i]); });
     case Relation::kLt:
       return LanesOf([=](int i) { return a[i] < b[i]; });
     case Relation::kLe:
@@ -79,7 +79,7 @@ LaneMask Compare(const T* a, const T* b, Relation relation) {
 
 template <typename T>
 LaneMask NanLanes(const T* a, const T* b) {
-  return LanesOf([=](int i) { return a[i] != a[i] || b[i] != b[i]; });
+  return LanesOf([=](int i) { return (a[i] != a[i]) | (b[i] != b[i]); });
 }
 
 // `variant`: relation, | 8 for unordered, | Combine << 4, | 64 for ftz.

@@ -244,7 +244,7 @@ Handler PlainHandler(const Conversion& conversion) {
   };
   if (is(from, 4) && is(to, 8)) return &Plain<double, float>;
   if (is(from, 8) && is(to, 4)) return &Plain<float, double>;
-  if (!IsInteger(from) || from.bytes < 4) return nullptr;
+  if (!IsInteger(from)) return nullptr;
   const bool is_signed = from.kind == TypeKind::kSigned;
   return ForInteger(from.bytes, is_signed, [&]<typename From>() -> Handler {
     if (is(to, 4)) return &Plain<float, From>;

@@ -120,9 +120,8 @@ void Run(Device& device, const Gemm& gemm, const Actor& actor) {
       if (gemm.is_integer) {
         uint32_t old = 0;
         std::memcpy(&old, &before[row * 4], 4);
-        const uint32_t sum =
-            static_cast<uint32_t>(static_cast<int32_t>(gemm.alpha)) * IntegerDot(terms_a, terms_b) +
-            static_cast<uint32_t>(static_cast<int32_t>(gemm.beta)) * old;
+        const uint32_t sum = static_cast<uint32_t>(gemm.alpha) * IntegerDot(terms_a, terms_b) +
+                             static_cast<uint32_t>(gemm.beta) * old;
         std::memcpy(out + row * 4, &sum, 4);
       } else {
         float old = 0;
@@ -166,9 +165,18 @@ bool FindRounding(const cublasContext& context, cublasComputeType_t compute, Gem
   return true;
 }
 
-// What cuBLAS asks of int8 operands.
-bool IsAlignedForIntegers(const Matrix& matrix) {
-  return matrix.address % 4 == 0 && matrix.stride % 4 == 0;
+// What cuBLAS asks of int8 products. Its manual asks cublasGemmEx for pointers aligned to 4 bytes,
+// lda and ldb that are multiples of 4, and factors of 0 or 1. The kernels on tensor cores besides
+// for multiples of 4 of m, k and ldc, and for A transposed and B not; elsewhere they are a matter
+// of speed, but on compute capability 12.0 programs were refused what no other kernel is left for.
+bool IsIntegerProduct(const Gemm& gemm) {
+  const auto is_factor = [](double factor) { return factor == 0 || factor == 1; };
+  const auto is_aligned = [](const Matrix& matrix) {
+    return matrix.address % 4 == 0 && matrix.stride % 4 == 0;
+  };
+  return is_aligned(gemm.a) && is_aligned(gemm.b) && is_aligned(gemm.c) && gemm.m % 4 == 0 &&
+         gemm.k % 4 == 0 && gemm.transposes_a && !gemm.transposes_b && is_factor(gemm.alpha) &&
+         is_factor(gemm.beta);
 }
 
 }  // namespace
@@ -294,11 +302,9 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa,
   }
   if (!FindRounding(*handle, compute, &gemm)) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (gemm.is_integer) {
-    if (!IsAlignedForIntegers(gemm.a) || !IsAlignedForIntegers(gemm.b)) {
-      return CUBLAS_STATUS_NOT_SUPPORTED;
-    }
     gemm.alpha = *static_cast<const int32_t*>(alpha);
     gemm.beta = *static_cast<const int32_t*>(beta);
+    if (!IsIntegerProduct(gemm)) return CUBLAS_STATUS_NOT_SUPPORTED;
   } else {
     gemm.alpha = *static_cast<const float*>(alpha);
     gemm.beta = *static_cast<const float*>(beta);

@@ -15,8 +15,8 @@
 namespace tiny_knn::emulation {
 namespace {
 
-constexpr int kM = 5, kN = 3, kK = 12;
-constexpr int kStrideA = 16, kStrideB = 12, kStrideC = 7;
+constexpr int kN = 3, kK = 12;
+constexpr int kStrideA = 16, kStrideB = 12, kStrideC = 12;
 
 class CublasTest : public testing::TestWithParam<uint64_t> {
  protected:
@@ -35,14 +35,16 @@ class CublasTest : public testing::TestWithParam<uint64_t> {
   void MultipliesRows(cudaDataType in, cudaDataType out, cublasComputeType_t compute, Make make,
                       Value value) {
     // Rows of queries and docs, as the engine has them: C = A^T B, A [k, m], B [k, n] by columns.
-    const std::vector<In> a = Fill<In>(kStrideA * kM, make), b = Fill<In>(kStrideB * kN, make);
+    const bool is_integer = out == CUDA_R_32I;
+    const int count = is_integer ? 8 : 5;
+    const std::vector<In> a = Fill<In>(static_cast<size_t>(kStrideA * count), make),
+                          b = Fill<In>(kStrideB * kN, make);
     const std::vector<Out> before(kStrideC * kN, Out{77});
     const DeviceArray<In> device_a(a), device_b(b);
     const DeviceArray<Out> device_c(before);
     const float one = 1, zero = 0;
     const int32_t int_one = 1, int_zero = 0;
-    const bool is_integer = out == CUDA_R_32I;
-    ASSERT_EQ(cublasGemmEx(handle_, CUBLAS_OP_T, CUBLAS_OP_N, kM, kN, kK,
+    ASSERT_EQ(cublasGemmEx(handle_, CUBLAS_OP_T, CUBLAS_OP_N, count, kN, kK,
                            is_integer ? static_cast<const void*>(&int_one) : &one, device_a.data(),
                            in, kStrideA, device_b.data(), in, kStrideB,
                            is_integer ? static_cast<const void*>(&int_zero) : &zero,
@@ -50,7 +52,7 @@ class CublasTest : public testing::TestWithParam<uint64_t> {
               CUBLAS_STATUS_SUCCESS);
     std::vector<Out> expected = before;
     for (int n = 0; n < kN; ++n) {
-      for (int m = 0; m < kM; ++m) {
+      for (int m = 0; m < count; ++m) {
         double sum = 0;
         for (int k = 0; k < kK; ++k) {
           sum += static_cast<double>(value(a[static_cast<size_t>(m * kStrideA + k)])) *
@@ -136,19 +138,41 @@ TEST(Cublas, RefusesWhatCublasRefuses) {
   ASSERT_EQ(cublasCreate(&handle), CUBLAS_STATUS_SUCCESS);
   const DeviceArray<int8_t> a(std::vector<int8_t>(64, 1));
   const DeviceArray<int32_t> c(64);
-  const int32_t one = 1, zero = 0;
-  const auto multiply = [&](int offset, int stride, cublasComputeType_t compute) {
-    return cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, 2, 2, 4, &one, a.data() + offset,
-                        CUDA_R_8I, stride, a.data(), CUDA_R_8I, 4, &zero, c.data(), CUDA_R_32I, 2,
-                        compute, CUBLAS_GEMM_DEFAULT);
+  struct Product {
+    int m = 4, k = 4;
+    int offset_a = 0, offset_c = 0;
+    int stride_a = 4, stride_c = 4;
+    int32_t alpha = 1, beta = 0;
+    cublasComputeType_t compute = CUBLAS_COMPUTE_32I;
+    cublasOperation_t a_as = CUBLAS_OP_T, b_as = CUBLAS_OP_N;
   };
-  EXPECT_EQ(multiply(1, 4, CUBLAS_COMPUTE_32I), CUBLAS_STATUS_NOT_SUPPORTED);  // alignment
-  EXPECT_EQ(multiply(0, 6, CUBLAS_COMPUTE_32I), CUBLAS_STATUS_NOT_SUPPORTED);
-  EXPECT_EQ(multiply(0, 3, CUBLAS_COMPUTE_32I), CUBLAS_STATUS_INVALID_VALUE);
-  EXPECT_EQ(multiply(0, 4, CUBLAS_COMPUTE_32F), CUBLAS_STATUS_NOT_SUPPORTED);
-  EXPECT_EQ(multiply(0, 4, CUBLAS_COMPUTE_32I), CUBLAS_STATUS_SUCCESS);
-  EXPECT_EQ(multiply(0, 4, CUBLAS_COMPUTE_32I), CUBLAS_STATUS_EXECUTION_FAILED);  // on demand
-  EXPECT_THAT(c.Read(4), testing::Each(4));
+  const auto multiply = [&](const Product& product) {
+    return cublasGemmEx(handle, product.a_as, product.b_as, product.m, 2, product.k, &product.alpha,
+                        a.data() + product.offset_a, CUDA_R_8I, product.stride_a, a.data(),
+                        CUDA_R_8I, 4, &product.beta,
+                        reinterpret_cast<std::byte*>(c.data()) + product.offset_c, CUDA_R_32I,
+                        product.stride_c, product.compute, CUBLAS_GEMM_DEFAULT);
+  };
+  EXPECT_EQ(multiply({.stride_a = 3}), CUBLAS_STATUS_INVALID_VALUE);
+  EXPECT_EQ(multiply({.stride_c = 3}), CUBLAS_STATUS_INVALID_VALUE);
+  for (const Product& product : {
+           Product{.offset_a = 1},
+           Product{.stride_a = 6},
+           Product{.offset_c = 2},
+           Product{.stride_c = 6},
+           Product{.m = 3},
+           Product{.k = 3},
+           Product{.alpha = 2},
+           Product{.beta = -1},
+           Product{.compute = CUBLAS_COMPUTE_32F},
+           Product{.a_as = CUBLAS_OP_N},
+           Product{.b_as = CUBLAS_OP_T},
+       }) {
+    EXPECT_EQ(multiply(product), CUBLAS_STATUS_NOT_SUPPORTED);
+  }
+  EXPECT_EQ(multiply({}), CUBLAS_STATUS_SUCCESS);
+  EXPECT_EQ(multiply({}), CUBLAS_STATUS_EXECUTION_FAILED);  // on demand
+  EXPECT_THAT(c.Read(8), testing::Each(4));
   EXPECT_STREQ(cublasGetStatusName(CUBLAS_STATUS_NOT_SUPPORTED), "CUBLAS_STATUS_NOT_SUPPORTED");
   EXPECT_EQ(cublasDestroy(handle), CUBLAS_STATUS_SUCCESS);
 }

@@ -13,16 +13,27 @@ def emulated_test(name, srcs, kernels, deps = [], size = "small", tags = []):
       size: as of a cc_test.
       tags: as of a cc_test.
     """
+    # Compiled once; what is linked decides.
+    native.cc_library(
+        name = name + "_sources",
+        testonly = True,
+        srcs = srcs,
+        alwayslink = True,
+        linkstatic = True,
+        # There may be no toolkit.
+        tags = ["manual"],
+        deps = deps + [each + "_headers" for each in kernels] + [
+            "//gpu/emulation",
+            "//gpu/emulation:violation",
+            "@debian//:gmock",
+            "@debian//:gtest_main",
+        ],
+    )
     for arch in EMULATED_ARCHS:
         cuda_test(
             name = "%s_%s" % (name, arch),
             size = size,
-            srcs = srcs,
+            srcs = [],
             tags = tags,
-            deps = deps + ["%s_emulated_%s" % (each, arch) for each in kernels] + [
-                "//gpu/emulation",
-                "//gpu/emulation:violation",
-                "@debian//:gmock",
-                "@debian//:gtest_main",
-            ],
+            deps = [":%s_sources" % name] + ["%s_emulated_%s" % (each, arch) for each in kernels],
         )

@@ -5,7 +5,8 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <random>
+
+#include "gpu/emulation/random.h"
 
 namespace tiny_knn::emulation {
 namespace {
@@ -93,8 +94,8 @@ GemmModel MakeGemmModel(GemmRounding rounding, size_t k, uint64_t seed) {
   model.order.resize(k);
   std::iota(model.order.begin(), model.order.end(), 0U);
   if (seed == 0) return model;
-  std::mt19937_64 random(seed);
-  std::shuffle(model.order.begin(), model.order.end(), random);
+  Random random(seed);
+  random.Shuffle(model.order);
   const int step = static_cast<int>(random() % 3);
   model.block = 4 << step;
   model.extra_bits = static_cast<int>(random() % 3);

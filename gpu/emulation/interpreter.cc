@@ -2,14 +2,13 @@
 
 #include <cxxabi.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <memory>
-#include <random>
 #include <string>
 
 #include "fmt/format.h"
 #include "gpu/emulation/block_runner.h"
+#include "gpu/emulation/random.h"
 
 namespace tiny_knn::emulation {
 namespace {
@@ -61,8 +60,7 @@ std::optional<Violation> RunLaunch(const Launch& launch, DeviceMemory& memory, S
                                    LaunchCounts* counts) {
   std::vector<uint32_t> order(launch.grid.volume());
   for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::mt19937_64 random(launch.seed);
-  std::shuffle(order.begin(), order.end(), random);
+  Random(launch.seed).Shuffle(order);
   BlockRunner runner(launch, memory, shared);
   std::optional<Violation> violation;
   for (uint32_t i = 0; i < order.size() && !violation; ++i) {

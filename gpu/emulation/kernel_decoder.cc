@@ -30,6 +30,8 @@ uint32_t SlotBytes(PtxType type) {
 
 Slot SpecialSlot(Special special) { return static_cast<Slot>(special) * 4 * kLanes; }
 
+static_assert(static_cast<int>(Special::kCount) <= 32);
+
 // The slots of special registers; those that are wider than 32 bits are widened like any other.
 const std::unordered_map<std::string_view, Special>& SpecialRegisters() {
   static const auto& names = *new std::unordered_map<std::string_view, Special>{
@@ -247,6 +249,7 @@ Slot KernelDecoder::Source(const PtxOperand& operand, PtxType type) {
       if (const auto special = SpecialRegisters().find(operand.name);
           special != SpecialRegisters().end()) {
         const Slot slot = SpecialSlot(special->second);
+        program_->specials |= 1U << static_cast<int>(special->second);
         if (bytes == 4) return slot;
         Operation resize = New(ResizeHandler(4, bytes, false));
         resize.source[0] = slot;

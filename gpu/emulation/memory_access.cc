@@ -1,5 +1,7 @@
 #include "gpu/emulation/memory_access.h"
 
+#include <cstring>
+
 #include "fmt/format.h"
 
 namespace tiny_knn::emulation {
@@ -51,11 +53,25 @@ StateSpace ResolveSpace(const Warp& warp, StateSpace space, uint64_t* address) {
   return StateSpace::kGlobal;
 }
 
+bool AreShared(const Warp& warp, StateSpace space, LaneMask lanes, uint64_t addresses[kLanes]) {
+  if (space != StateSpace::kGeneric) return space == StateSpace::kShared;
+  const uint64_t window = warp.block->memory->space().shared;
+  for (LaneMask rest = lanes; rest != 0; rest &= rest - 1) {
+    if (addresses[__builtin_ctz(rest)] - window >= AddressSpace::kWindowBytes) return false;
+  }
+  for (; lanes != 0; lanes &= lanes - 1) addresses[__builtin_ctz(lanes)] -= window;
+  return true;
+}
+
 const std::byte* ReadLane(Warp& warp, StateSpace space, int lane, uint64_t address, uint32_t bytes,
                           Strength strength) {
   switch (space) {
-    case StateSpace::kShared:
-      return warp.block->shared->Read(warp.Thread(lane), address, bytes, strength);
+    case StateSpace::kShared: {
+      uint64_t addresses[kLanes];
+      addresses[lane] = address;
+      return address +
+             warp.block->shared->Read(warp.index, LaneMask{1} << lane, addresses, bytes, strength);
+    }
     case StateSpace::kLocal: {
       const size_t at = LocalOffset(warp, lane, address, bytes);
       for (size_t i = at; i < at + bytes; ++i) {
@@ -83,23 +99,30 @@ const std::byte* ReadLane(Warp& warp, StateSpace space, int lane, uint64_t addre
   }
 }
 
-std::byte* WriteLane(Warp& warp, StateSpace space, int lane, uint64_t address, uint32_t bytes,
-                     Strength strength, const void* value) {
+void WriteLane(Warp& warp, StateSpace space, int lane, uint64_t address, uint32_t bytes,
+               Strength strength, const std::byte* values) {
+  const std::byte* value = values + static_cast<size_t>(lane) * bytes;
   switch (space) {
-    case StateSpace::kShared:
-      return warp.block->shared->Write(warp.Thread(lane), address, bytes, strength, value,
-                                       warp.block->executed);
+    case StateSpace::kShared: {
+      uint64_t addresses[kLanes];
+      addresses[lane] = address;
+      warp.block->shared->Write(warp.index, LaneMask{1} << lane, addresses, bytes, strength,
+                                values);
+      return;
+    }
     case StateSpace::kLocal: {
       const size_t at = LocalOffset(warp, lane, address, bytes);
       for (size_t i = at; i < at + bytes; ++i) warp.local_written[i] = true;
-      return warp.local.data() + at;
+      std::memcpy(warp.local.data() + at, value, bytes);
+      return;
     }
     case StateSpace::kParam:
       throw Fault{ViolationKind::kOutOfBounds, "is a parameter, which cannot be written", address,
                   lane};
     default:
       try {
-        return warp.block->memory->Write(warp.block->actor, address, bytes, bytes, strength);
+        std::memcpy(warp.block->memory->Write(warp.block->actor, address, bytes, bytes, strength),
+                    value, bytes);
       } catch (Fault& fault) {
         fault.lane = lane;
         throw;

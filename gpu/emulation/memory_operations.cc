@@ -106,11 +106,40 @@ void BlameLane(Fault& fault, uint64_t first, uint64_t bytes) {
   if (fault.lane < 0 || fault.lane >= kLanes) fault.lane = 0;
 }
 
+template <typename T>
+void Gather(T* to, LaneMask lanes, const std::byte* memory, const uint64_t addresses[kLanes]) {
+  for (; lanes != 0; lanes &= lanes - 1) {
+    const int lane = __builtin_ctz(lanes);
+    std::memcpy(&to[lane], memory + addresses[lane], sizeof(T));
+  }
+}
+
+void LoadShared(Warp& warp, const Operation& operation, LaneMask lanes,
+                const uint64_t addresses[kLanes]) {
+  const uint32_t bytes = static_cast<uint32_t>(operation.bytes) * operation.values;
+  const std::byte* memory =
+      warp.block->shared->Read(warp.index, lanes, addresses, bytes, StrengthOf(operation));
+  if (operation.values == 1 && operation.register_bytes == operation.bytes) {
+    if (bytes == 4)
+      return Gather(warp.Lanes<uint32_t>(operation.vector[0]), lanes, memory, addresses);
+    if (bytes == 8)
+      return Gather(warp.Lanes<uint64_t>(operation.vector[0]), lanes, memory, addresses);
+  }
+  for (; lanes != 0; lanes &= lanes - 1) {
+    const int lane = __builtin_ctz(lanes);
+    ToRegisters(warp, operation, lane, memory + addresses[lane]);
+  }
+}
+
 void Load(Warp& warp, const Operation& operation, LaneMask lanes) {
   const uint32_t bytes = static_cast<uint32_t>(operation.bytes) * operation.values;
   const Strength strength = StrengthOf(operation);
   uint64_t addresses[kLanes];
   LaneAddresses(warp, operation, lanes, addresses);
+  if (AreShared(warp, operation.space, lanes, addresses)) {
+    LoadShared(warp, operation, lanes, addresses);
+    return;
+  }
   const int first = __builtin_ctz(lanes);
   uint64_t address = addresses[first];
   StateSpace space = ResolveSpace(warp, operation.space, &address);
@@ -134,6 +163,7 @@ void Load(Warp& warp, const Operation& operation, LaneMask lanes) {
       return;
     }
   }
+  // Generic addresses of several spaces are not the same.
   if (space != StateSpace::kShared && space != StateSpace::kLocal &&
       AreTheSame(lanes, addresses, addresses[first])) {
     const std::byte* source = ReadLane(warp, space, first, address, bytes, strength);
@@ -148,28 +178,42 @@ void Load(Warp& warp, const Operation& operation, LaneMask lanes) {
   }
 }
 
+// The values that the lanes store, side by side as they lie in memory; `room` holds them if they
+// do not lie so in the registers.
+const std::byte* StoredValues(Warp& warp, const Operation& operation, LaneMask lanes,
+                              std::byte* room) {
+  if (operation.values == 1 && operation.register_bytes == operation.bytes) {
+    return warp.Lanes<std::byte>(operation.vector[0]);
+  }
+  const size_t bytes = static_cast<size_t>(operation.bytes) * operation.values;
+  for (; lanes != 0; lanes &= lanes - 1) {
+    const int lane = __builtin_ctz(lanes);
+    FromRegisters(warp, operation, lane, room + static_cast<size_t>(lane) * bytes);
+  }
+  return room;
+}
+
 void Store(Warp& warp, const Operation& operation, LaneMask lanes) {
   const uint32_t bytes = static_cast<uint32_t>(operation.bytes) * operation.values;
   const Strength strength = StrengthOf(operation);
   uint64_t addresses[kLanes];
   LaneAddresses(warp, operation, lanes, addresses);
+  std::byte room[64 * kLanes];
+  const std::byte* values = StoredValues(warp, operation, lanes, room);
+  if (AreShared(warp, operation.space, lanes, addresses)) {
+    warp.block->shared->Write(warp.index, lanes, addresses, bytes, strength, values);
+    return;
+  }
   uint64_t address = addresses[__builtin_ctz(lanes)];
   StateSpace space = ResolveSpace(warp, operation.space, &address);
   if (space == StateSpace::kGlobal && AreContiguous(lanes, addresses, bytes)) {
-    std::byte* destination = nullptr;
     try {
-      destination = warp.block->memory->Write(warp.block->actor, address, uint64_t{bytes} * kLanes,
-                                              bytes, strength);
+      std::memcpy(warp.block->memory->Write(warp.block->actor, address, uint64_t{bytes} * kLanes,
+                                            bytes, strength),
+                  values, size_t{bytes} * kLanes);
     } catch (Fault& fault) {
       BlameLane(fault, address, bytes);
       throw;
-    }
-    if (operation.values == 1 && operation.register_bytes == operation.bytes) {
-      std::memcpy(destination, warp.Lanes<std::byte>(operation.vector[0]), size_t{bytes} * kLanes);
-      return;
-    }
-    for (int lane = 0; lane < kLanes; ++lane) {
-      FromRegisters(warp, operation, lane, destination + static_cast<size_t>(lane) * bytes);
     }
     return;
   }
@@ -177,9 +221,7 @@ void Store(Warp& warp, const Operation& operation, LaneMask lanes) {
     const int lane = __builtin_ctz(lanes);
     address = addresses[lane];
     space = ResolveSpace(warp, operation.space, &address);
-    std::byte value[64];
-    FromRegisters(warp, operation, lane, value);
-    std::memcpy(WriteLane(warp, space, lane, address, bytes, strength, value), value, bytes);
+    WriteLane(warp, space, lane, address, bytes, strength, values);
   }
 }
 

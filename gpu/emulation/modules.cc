@@ -92,9 +92,9 @@ absl::StatusOr<const Program*> Modules::Load(KernelHandle* kernel, DeviceMemory&
   Module* module = kernel->module;
   LoadModule(module);
   if (!module->load_status.ok()) return module->load_status;
-  AllocateVariables(module, memory);
   std::unique_ptr<Program>& program = module->programs[kernel->name];
   if (program == nullptr) {
+    AllocateVariables(module, memory);
     const auto& kernels = module->ptx.kernels;
     const auto found = std::find_if(kernels.begin(), kernels.end(), [&](const PtxKernel& each) {
       return each.name == kernel->name;

@@ -25,27 +25,21 @@ void MovePredicate(Warp& warp, const Operation& operation, LaneMask lanes) {
 }
 
 // mov.b64 {a, b}, c: `values` parts of `bytes` each to the slots of `vector`.
+template <typename Part, int kParts>
 void Unpack(Warp& warp, const Operation& operation, LaneMask lanes) {
-  const size_t part = operation.bytes;
-  const std::byte* source = warp.Lanes<std::byte>(operation.source[0]);
-  for (; lanes != 0; lanes &= lanes - 1) {
-    const auto lane = static_cast<size_t>(__builtin_ctz(lanes));
-    for (size_t i = 0; i < operation.values; ++i) {
-      std::memcpy(warp.Lanes<std::byte>(operation.vector[i]) + lane * part,
-                  source + (lane * operation.values + i) * part, part);
-    }
+  const Part* source = warp.Lanes<Part>(operation.source[0]);
+  for (int i = 0; i < kParts; ++i) {
+    Part* part = warp.Lanes<Part>(operation.vector[i]);
+    ForLanes(lanes, [=](int lane) { part[lane] = source[lane * kParts + i]; });
   }
 }
 
+template <typename Part, int kParts>
 void Pack(Warp& warp, const Operation& operation, LaneMask lanes) {
-  const size_t part = operation.bytes;
-  std::byte* destination = warp.Lanes<std::byte>(operation.destination);
-  for (; lanes != 0; lanes &= lanes - 1) {
-    const auto lane = static_cast<size_t>(__builtin_ctz(lanes));
-    for (size_t i = 0; i < operation.values; ++i) {
-      std::memcpy(destination + (lane * operation.values + i) * part,
-                  warp.Lanes<std::byte>(operation.vector[i]) + lane * part, part);
-    }
+  Part* destination = warp.Lanes<Part>(operation.destination);
+  for (int i = 0; i < kParts; ++i) {
+    const Part* part = warp.Lanes<Part>(operation.vector[i]);
+    ForLanes(lanes, [=](int lane) { destination[lane * kParts + i] = part[lane]; });
   }
 }
 
@@ -58,7 +52,10 @@ bool DecodePacked(KernelDecoder& decoder, const PtxInstruction& statement, PtxTy
   PtxType part{TypeKind::kUnsigned, static_cast<uint8_t>(static_cast<size_t>(type.bytes) / count),
                1};
   if (part.bytes == 0) throw KernelDecoder::Unsupported{"this many parts"};
-  Operation operation = decoder.New(unpacks ? &Unpack : &Pack);
+  Operation operation = decoder.New(ForInteger(part.bytes, false, [&]<typename Part>() -> Handler {
+    if (count == 2) return unpacks ? &Unpack<Part, 2> : &Pack<Part, 2>;
+    return unpacks ? &Unpack<Part, 4> : &Pack<Part, 4>;
+  }));
   operation.values = static_cast<uint8_t>(count);
   operation.bytes = part.bytes;
   for (size_t i = 0; i < count; ++i) {

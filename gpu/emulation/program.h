@@ -108,8 +108,11 @@ struct Program {
   std::vector<std::vector<uint32_t>> indexed_targets;  // of kIndexedBranch, `target` names one
   uint32_t register_file_bytes = 0;
   std::vector<std::byte> initial_registers;  // a register file with the constants in their slots
+  uint32_t specials = 0;  // the special registers that it names: bit i for Special i
   SharedLayout shared;
   uint32_t local_bytes = 0;  // of one thread
+  // Register files of launches that are over, for the next one: constants are in their slots.
+  mutable std::vector<std::vector<std::byte>> idle_registers;
 };
 
 }  // namespace tiny_knn::emulation

@@ -165,7 +165,7 @@ void Streams::FinishAll() {
   // In any order.
   std::vector<uint32_t> order;
   for (uint32_t stream = 0; stream < queues_.size(); ++stream) order.push_back(stream);
-  if (!lazy_) std::shuffle(order.begin(), order.end(), random_);
+  if (!lazy_) random_.Shuffle(order);
   for (const uint32_t stream : order) FinishStream(stream);
 }
 

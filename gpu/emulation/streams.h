@@ -5,9 +5,10 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <random>
 #include <utility>
 #include <vector>
+
+#include "gpu/emulation/random.h"
 
 namespace tiny_knn::emulation {
 
@@ -95,7 +96,7 @@ class Streams {
 
   std::vector<Queue> queues_;
   VectorClock host_;
-  std::mt19937_64 random_;
+  Random random_;
   uint64_t early_percent_ = 0;
   bool lazy_ = true;
   uint32_t next_actor_ = kFirstActor;

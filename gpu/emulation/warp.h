@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -37,7 +38,7 @@ struct Warp {
   std::vector<std::byte> registers;
   std::vector<std::byte> local;     // [32, local_bytes]
   std::vector<bool> local_written;  // likewise
-  std::vector<uint8_t> carries;     // [32]: the condition code of add.cc
+  uint8_t carries[kLanes] = {};     // the condition code of add.cc
 
   uint32_t Thread(int lane) const { return index * kLanes + static_cast<uint32_t>(lane); }
 
@@ -49,6 +50,18 @@ struct Warp {
   // A predicate register: bit i is lane i's.
   LaneMask& Predicate(Slot slot) { return *Lanes<LaneMask>(slot); }
 };
+
+// The lanes whose flag is 1; the others are 0.
+inline LaneMask MaskOf(const uint8_t flags[kLanes]) {
+  LaneMask mask = 0;
+  for (int first = 0; first < kLanes; first += 8) {
+    uint64_t eight = 0;
+    std::memcpy(&eight, flags + first, sizeof(eight));
+    // Flag i of the eight, at bit 8 i, goes to bit 56 + i; no two products meet.
+    mask |= static_cast<LaneMask>((eight * 0x0102040810204080u) >> 56) << first;
+  }
+  return mask;
+}
 
 // Calls f(lane) for the lanes of a mask; for all 32 in a loop that the compiler can vectorise.
 template <typename F>

@@ -256,6 +256,22 @@ void AddShapes(ListBuilder& list) {
   }
 }
 
+// Every k around the powers of two at which a selection or a sort may change its ways.
+void AddGreatK(ListBuilder& list) {
+  constexpr std::array<DType, 4> kDTypes = {DType::kFloat32, DType::kFloat16, DType::kBFloat16,
+                                            DType::kInt8};
+  for (const int64_t k :
+       {255, 256, 257, 1023, 1024, 1025, 2047, 2048, 2049, 4095, 4096, 4097, 5000}) {
+    for (const Metric metric : kMetrics) {
+      const DType dtype = kDTypes[list.turn() % kDTypes.size()];
+      Case c = Make(IsFloatingPoint(dtype) ? "bell" : "small_integers", metric, dtype,
+                    list.turn() % 2 == 0 ? kPlanned : kSmallBuffer);
+      c.name = "great_k_" + c.name;
+      list.Add(c, {2, 5300, 4, k});
+    }
+  }
+}
+
 // Every pair of file dtype and compute dtype that is allowed, the other side in the next dtype.
 void AddDTypePairs(ListBuilder& list) {
   for (size_t i = 0; i < kFileDTypes.size(); ++i) {
@@ -367,6 +383,7 @@ const std::vector<Case>& AllCases() {
     AddNarrowing(list);
     AddExcludeSelf(list);
     AddStorages(list);
+    AddGreatK(list);
     return new std::vector<Case>(list.Take());
   }();
   return *cases;

@@ -2,15 +2,17 @@
 // bit. On an emulated GPU, which aborts with a message if it finds anything wrong; tools/gpu_check
 // builds it for the machine's own.
 //
-// usage: cuda_conformance_test --every=N --seed=S [--filter=TEXT] [--verbose]
-//   Runs each case on one of the engines of cuda_engines.h, those whose number and seed have no
-//   remainder by N. An interpreter takes minutes for all: --every=1.
+// usage: cuda_conformance_test [--turn=T | --every=N] [--seed=S] [--filter=TEXT] [--verbose]
+//   --turn=T   each case on one of the engines of cuda_engines.h, which take turns from the T-th on
+//   --every=N  each case on all of them, but only every N-th of these pairs; the default is all
+//   --seed=S   of the device, and of which pairs
 #include <fmt/format.h>
 
 #include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +28,7 @@ namespace {
 
 struct Options {
   uint64_t every = 1;
+  std::optional<uint64_t> turn;
   uint64_t seed = 1;
   std::string_view filter;
   bool verbose = false;
@@ -45,6 +48,11 @@ int Main(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
+    uint64_t turn = 0;
+    if (ReadNumber(argument, "--turn=", turn)) {
+      options.turn = turn;
+      continue;
+    }
     if (ReadNumber(argument, "--every=", options.every) ||
         ReadNumber(argument, "--seed=", options.seed)) {
       continue;
@@ -54,18 +62,24 @@ int Main(int argc, char** argv) {
     } else if (argument == "--verbose") {
       options.verbose = true;
     } else {
-      std::fprintf(stderr, "usage: %s --every=N --seed=S [--filter=TEXT] [--verbose]\n", argv[0]);
+      std::fprintf(stderr,
+                   "usage: %s [--turn=T | --every=N] [--seed=S] [--filter=TEXT] [--verbose]\n",
+                   argv[0]);
       return 2;
     }
   }
   std::vector<uint64_t> ran(CudaEnginesUnderTest().size(), 0);
   uint64_t wanted = 0;
   int failed = 0;
-  uint64_t number = 0;
+  uint64_t case_number = 0;
+  uint64_t pair_number = 0;
   for (const Case& c : AllCases()) {
+    if (!IsForDevice(c)) continue;
+    ++case_number;
     for (size_t e = 0; e < CudaEnginesUnderTest().size(); ++e) {
       const EngineUnderTest& engine = CudaEnginesUnderTest()[e];
-      if (!IsForDevice(c) || (++number + options.seed) % options.every != 0) continue;
+      if (options.turn && e != EngineOfTurn(c, case_number, *options.turn)) continue;
+      if ((++pair_number + options.seed) % options.every != 0) continue;
       const std::string name = fmt::format("{}_{}", engine.name, c.name);
       if (name.find(options.filter) == std::string::npos) continue;
       ++wanted;

@@ -2,12 +2,18 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 #include <utility>
 
 #include "gpu/tuned_cuda_engine.h"
 
 namespace tiny_knn::conformance {
 namespace {
+
+// Pairs of a query and a doc that an engine with lists of a few candidates is given at most: an
+// emulated launch takes longer than what it computes.
+constexpr int64_t kMostPairsOfTiny = 4000;
+constexpr std::string_view kTiny = "cudatiny";
 
 std::unique_ptr<Engine> Make(const DeviceTuning& tuning) {
   auto engine = MakeTunedCudaEngine(0, 0, tuning);
@@ -56,12 +62,20 @@ const std::vector<EngineUnderTest>& CudaEnginesUnderTest() {
       {"cuda", MakePlanned},
       {"cudatf32", MakeTf32},
       {"cudasmall", MakeSmall},
-      {"cudatiny", MakeTiny},
+      {kTiny, MakeTiny},
       {"cudawarm", MakeTf32, /*warm=*/true},
       {"cudasaved", MakeSmall, /*warm=*/false, ScreenKind::kFloat32Gemm, false, false,
        /*saves=*/true},
   };
   return *engines;
+}
+
+size_t EngineOfTurn(const Case& c, uint64_t number, uint64_t turn) {
+  const std::vector<EngineUnderTest>& engines = CudaEnginesUnderTest();
+  size_t engine = static_cast<size_t>((number + turn) % engines.size());
+  const bool is_large = c.num_queries * c.num_docs > kMostPairsOfTiny;
+  if (is_large && engines[engine].name == kTiny) engine = (engine + 1) % engines.size();
+  return engine;
 }
 
 }  // namespace tiny_knn::conformance

@@ -8,11 +8,11 @@ live in tiny_knn::inline mutant, so that a mutant is linked of few files of its 
 the originals and without sharing a symbol with them.
 
 With --alone they keep their namespace and take the originals' place: a program is linked of FILES and of the original
-others. FILES then has all that include a header among them.
+others.
 
 A patch is a unified diff; line numbers are ignored, but the old text of each hunk must stand in its file exactly once,
 so that a patch which no longer means what it meant stops the build. So does one that changes a file that is not
-written.
+written, and a source that is not written but includes one that is, for it would be compiled as if nothing had changed.
 """
 
 import os
@@ -68,9 +68,12 @@ def main():
             changed.add(os.path.basename(file_name))
         if not changed:
             sys.exit(f"{patch_path}: holds no hunk")
-        # A changed header is written with all that may include it.
-        if not alone and len(files) < len(sources) and changed != set(files):
-            sys.exit(f"{patch_path}: changes {', '.join(changed)} only, not all of {', '.join(files)}")
+        for source, text in texts.items():
+            written = [other for other in sources if os.path.basename(other) in files and f'"{other}"' in text]
+            if written and os.path.basename(source) not in files:
+                sys.exit(f"{patch_path}: {source} includes {written[0]}, so it has to be written, too")
+            if not written and os.path.basename(source) in set(files) - changed:
+                sys.exit(f"{patch_path}: {source} is neither changed nor includes what is written")
     os.makedirs(folder, exist_ok=True)
     for source, text in texts.items():
         if os.path.basename(source) not in files:

@@ -54,6 +54,29 @@ _TEXTUAL_SOURCES = [
 
 _FILES = _HEADERS + _SOURCES + _TEXTUAL_SOURCES
 
+# Of headers that a patch changes: what includes them, through any number of steps. make_mutant.py
+# stops the build where one is missing. Everything else is compiled once, for all mutants.
+_INCLUDERS = {
+    "certain_rounding.h": ["rounded_score.cc"],
+    "ranking.h": [
+        "batch_guess.cc",
+        "batch_rescore.cc",
+        "batch_search.cc",
+        "batch_search.h",
+        "candidates.cc",
+        "candidates.h",
+        "cpu_engine.cc",
+        "rescore.cc",
+        "rescore.h",
+    ],
+    "screen_rules.h": [
+        "float32_screen.cc",
+        "float32_screen.h",
+        "int8_screen.cc",
+        "int8_screen.h",
+    ],
+}
+
 # Many programs are built and each runs for seconds: little optimisation is the quickest.
 _COPTS = ["-O1", "-g0"]
 
@@ -73,13 +96,13 @@ def _mutant_sources(name, outs, patch = None):
         tools = ["make_mutant.py"],
     )
 
-def _objects(name, folder, file, headers_folder):
-    """One source of `folder`, compiled, so that another can stand in its place."""
+def _objects(name, folder, file, written):
+    """One source of `folder`, compiled, so that another can stand in its place. `written`: what lies there, the rest in "unpatched"."""
     native.cc_library(
         name = name,
         testonly = True,
         srcs = [folder + "/" + file],
-        hdrs = [headers_folder + "/" + header for header in _HEADERS],
+        hdrs = [(folder if header in written else "unpatched") + "/" + header for header in _HEADERS],
         copts = _COPTS,
         linkopts = [
             "-lgomp",
@@ -112,39 +135,43 @@ def _objects(name, folder, file, headers_folder):
         alwayslink = True,
     )
 
-def _mutant_test(name, objects, expect):
+def _mutant_test(name, objects, args):
     native.cc_test(
         name = name + "_test",
         size = "medium",
         timeout = "long",
-        args = ["--expect=" + expect],
+        args = args,
         linkstatic = True,
         deps = [":mutation_test_main"] + objects,
     )
 
-def mutation_tests(mutants):
+def mutation_tests(mutants, first_cases):
     """For each mutant, a test that the engine with `NAME.patch` fails the conformance list.
 
     And one, unpatched_test, that the copies of its sources as they are pass it.
 
     Args:
       mutants: name of the mutant -> the files that its patch changes, without their folders. What
-        includes a changed header is compiled again, so all is.
+        includes a changed header is compiled again.
+      first_cases: name of the mutant -> what the names of the cases hold that are run before all
+        others, for a change that the list would notice late.
     """
     unpatched = {}
     _mutant_sources("unpatched", _FILES)
     for file in _SOURCES + _TEXTUAL_SOURCES:
         unpatched[file] = ":unpatched_" + file
-        _objects("unpatched_" + file, "unpatched", file, "unpatched")
-    _mutant_test("unpatched", unpatched.values(), "clean")
+        _objects("unpatched_" + file, "unpatched", file, _FILES)
+    _mutant_test("unpatched", unpatched.values(), ["--expect=clean"])
     for name, changed in mutants.items():
-        changes_header = [file for file in changed if file in _HEADERS]
-        outs = _FILES if changes_header else changed
+        outs = list(changed)
+        for file in changed:
+            outs += [each for each in _INCLUDERS.get(file, []) if each not in outs]
         _mutant_sources(name, outs, name + ".patch")
         objects = dict(unpatched)
         for file in outs:
             if file in _HEADERS:
                 continue
             objects[file] = ":%s_%s" % (name, file)
-            _objects(name + "_" + file, name, file, name if changes_header else "unpatched")
-        _mutant_test(name, objects.values(), "caught")
+            _objects(name + "_" + file, name, file, outs)
+        first = ["--first=" + first_cases[name]] if name in first_cases else []
+        _mutant_test(name, objects.values(), ["--expect=caught"] + first)

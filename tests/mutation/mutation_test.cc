@@ -3,7 +3,9 @@
 // needed. With --expect=clean (the unchanged copy) every case must pass, which shows that copying
 // alone breaks nothing.
 //
-// --count goes on after the first failure and says how many cases catch the change.
+// --first=TEXT runs the cases whose names hold TEXT before the others, --count goes on after the
+// first failure and says how many cases catch the change.
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <string_view>
@@ -22,14 +24,16 @@ int Main(int argc, char** argv) {
   bool expect_caught = false;
   bool expect_clean = false;
   bool count_all = false;
+  std::string_view first;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     expect_caught |= argument == "--expect=caught";
     expect_clean |= argument == "--expect=clean";
     count_all |= argument == "--count";
+    if (argument.starts_with("--first=")) first = argument.substr(8);
   }
   if (expect_caught == expect_clean) {
-    std::fprintf(stderr, "usage: %s --expect=caught|clean [--count]\n", argv[0]);
+    std::fprintf(stderr, "usage: %s --expect=caught|clean [--first=TEXT] [--count]\n", argv[0]);
     return 2;
   }
   const EngineUnderTest engine{"mutant", mutant::MakeCpuEngine};
@@ -40,8 +44,12 @@ int Main(int argc, char** argv) {
                                         false,          /*guesses=*/true};
   const EngineUnderTest warm_engine{"mutantwarm", mutant::MakeCpuEngine, /*warm=*/true};
   std::vector<std::pair<std::string, std::string>> failures;
+  std::vector<Case> cases = AllCases();
+  std::stable_partition(cases.begin(), cases.end(), [&](const Case& c) {
+    return !first.empty() && c.name.find(first) != std::string::npos;
+  });
   size_t ran = 0;
-  for (const Case& c : AllCases()) {
+  for (const Case& c : cases) {
     ++ran;
     std::string difference = RunCase(c, engine);
     if (difference.empty()) difference = RunCase(c, coded_engine);
@@ -51,7 +59,7 @@ int Main(int argc, char** argv) {
     failures.emplace_back(c.name, std::move(difference));
     if (!count_all) break;
   }
-  std::printf("%zu of %zu cases run, %zu failed\n", ran, AllCases().size(), failures.size());
+  std::printf("%zu of %zu cases run, %zu failed\n", ran, cases.size(), failures.size());
   for (size_t i = 0; i < failures.size() && i < 10; ++i) {
     std::printf("%s\n%s", failures[i].first.c_str(), failures[i].second.c_str());
   }

@@ -18,6 +18,7 @@ Host code depends on the headers; what is linked in the end depends on one of th
 on @cuda//:cudart or //gpu/emulation. So the host code is compiled once, and the emulation runs it
 as it ships. Each source is one action. `--output_groups=resource_usage` gives what ptxas says of
 registers, spills and shared memory. Without a toolkit the targets exist and are incompatible.
+Under a sanitizer, which sees host code only, there is machine code for one GPU.
 """
 
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
@@ -38,7 +39,7 @@ _FLAGS = [
     "-Xcompiler=-fPIC,-Wall,-Wextra,-Werror,-ffp-contract=off,-fno-semantic-interposition,-g1",
 ]
 
-def _device_code_flags(emulated_arch):
+def _device_code_flags(emulated_arch, archs):
     if emulated_arch:
         # With the line table, so that the emulation can name the source's lines.
         return [
@@ -46,8 +47,8 @@ def _device_code_flags(emulated_arch):
             "-lineinfo",
             "-gencode=arch=compute_%s,code=compute_%s" % (emulated_arch, emulated_arch),
         ]
-    newest = CUDA.archs[-1]
-    return ["-gencode=arch=compute_%s,code=sm_%s" % (arch, arch) for arch in CUDA.archs] + [
+    newest = archs[-1]
+    return ["-gencode=arch=compute_%s,code=sm_%s" % (arch, arch) for arch in archs] + [
         "-gencode=arch=compute_%s,code=compute_%s" % (newest, newest),
         "-Xptxas=-v",
     ]
@@ -77,7 +78,7 @@ def _cuda_objects_impl(ctx):
         objects.append(compiled)
         usages.append(usage)
         arguments = ctx.actions.args()
-        arguments.add_all(_FLAGS + ctx.attr.copts + _device_code_flags(ctx.attr.emulated_arch))
+        arguments.add_all(_FLAGS + ctx.attr.copts + _device_code_flags(ctx.attr.emulated_arch, ctx.attr.archs))
         arguments.add_all(["-D" + define for define in context.defines.to_list()])
         arguments.add_all(_include_flags(context))
         arguments.add_all(["-c", source.path, "-o", compiled.path])
@@ -119,6 +120,7 @@ _cuda_objects = rule(
         "srcs": attr.label_list(allow_files = [".cu"], mandatory = True),
         "deps": attr.label_list(providers = [CcInfo]),
         "copts": attr.string_list(),
+        "archs": attr.string_list(mandatory = True, doc = "of the GPUs that machine code is for, oldest first"),
         "emulated_arch": attr.string(doc = "75: PTX of compute_75; empty: machine code of all GPUs"),
         "_cc_toolchain": attr.label(default = "@bazel_tools//tools/cpp:current_cc_toolchain"),
         "_version": attr.label(default = "@cuda//:version.txt", allow_single_file = True),
@@ -157,6 +159,10 @@ def cuda_library(name, srcs, hdrs = [], deps = [], copts = [], visibility = None
             name = name + suffix,
             testonly = testonly or bool(arch),
             srcs = srcs,
+            archs = select({
+                "//third_party/cuda:sanitizer": CUDA.archs[:1],
+                "//conditions:default": CUDA.archs,
+            }),
             copts = copts,
             emulated_arch = arch,
             tags = tags,

@@ -11,6 +11,7 @@ _HOST_SOURCES = [
     "device_context.cc",
     "device_docs.cc",
     "device_plan.cc",
+    "device_plan_text.cc",
     "doc_uploader.cc",
     "doubt_resolver.cc",
     "query_bounds.cc",
@@ -45,25 +46,36 @@ def _test(name, objects, args):
     cuda_test(
         name = name + "_test",
         size = "medium",
-        srcs = ["cuda_mutation_test.cc"],
+        srcs = [],
         args = args,
         linkstatic = True,
-        deps = ["//tests/cuda:cuda_engines"] + objects + [
-            "//gpu:emulated_cublas_api",
+        deps = [":cuda_mutation_test_main", "//gpu:emulated_cublas_api"] + objects,
+    )
+
+def cuda_mutation_tests(mutants, cases):
+    """For each mutant, a test that the engine with `NAME.patch` is caught; and of the same cases that the unchanged engine is not.
+
+    Args:
+      mutants: name of the mutant -> files to write: those that its patch changes, and those that include them.
+      cases: name of the mutant -> what the names of the cases hold that are run, for a change that few notice.
+    """
+    native.cc_library(
+        name = "cuda_mutation_test_main",
+        testonly = True,
+        srcs = ["cuda_mutation_test.cc"],
+        alwayslink = True,
+        linkstatic = True,
+        # There may be no toolkit.
+        tags = ["manual"],
+        deps = [
+            "//gpu:cuda_engine_headers",
             "//gpu/emulation",
             "//gpu/emulation:violation",
             "//tests/conformance:conformance_cases",
             "//tests/conformance:run_case",
+            "//tests/cuda:cuda_engines",
         ],
     )
-
-def cuda_mutation_tests(mutants, scenarios):
-    """For each mutant, a test that the engine with `NAME.patch` is caught; and one that the unchanged engine is not.
-
-    Args:
-      mutants: name of the mutant -> files to write: those that its patch changes, and those that include them.
-      scenarios: name of the mutant -> the scenario whose cases are run, for a change that few cases notice.
-    """
     unpatched = {}
     for file in _HOST_SOURCES:
         unpatched[file] = ":unpatched_" + file
@@ -71,6 +83,8 @@ def cuda_mutation_tests(mutants, scenarios):
     for kernels in _KERNELS:
         unpatched[kernels + ".cu"] = "//gpu:%s_emulated_%s" % (kernels, _ARCH)
     _test("unpatched", unpatched.values(), ["--expect=clean"])
+    for name, text in cases.items():
+        _test("unpatched_" + name, unpatched.values(), ["--expect=clean", "--cases=" + text])
     for name, files in mutants.items():
         sources = ["//gpu:" + file for file in files]
         native.genrule(
@@ -101,4 +115,4 @@ def cuda_mutation_tests(mutants, scenarios):
             elif file.endswith(".cc"):
                 _host_object(target, name + "/" + file)
                 objects[file] = ":" + target
-        _test(name, objects.values(), ["--expect=caught"] + (["--scenario=" + scenarios[name]] if name in scenarios else []))
+        _test(name, objects.values(), ["--expect=caught"] + (["--cases=" + cases[name]] if name in cases else []))
