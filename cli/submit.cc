@@ -196,6 +196,7 @@ void SayQueued(const SubmitReply& reply, bool waits, Console& console) {
 void SayDone(const JobSpec& spec, const PreparedJob& prepared, const JobView& job, bool json,
              Console& console) {
   if (!json) PrintPath(prepared.output_path, console);
+  if (console.quiet() && !console.verbose()) return;
   absl::StatusOr<JobReport> report = JobReportFromJson(job.report_json);
   if (!report.ok()) {
     NoteDefaultK(prepared, console);
