@@ -40,8 +40,8 @@ absl::Status CheckSocketFlag(const std::string& path, const std::string& typed) 
 
 bool SignalCaught() { return CaughtSignal() != 0; }
 
-absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(const DaemonTexts& texts,
-                                                              std::function<bool()> interrupted) {
+absl::StatusOr<std::unique_ptr<DaemonClient>> BeginToConnect(const DaemonTexts& texts,
+                                                             std::function<bool()> interrupted) {
   DaemonClient::Options options;
   if (texts.socket) {
     absl::Status status = CheckSocketFlag(*texts.socket, *texts.socket);
@@ -52,7 +52,17 @@ absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(const DaemonTexts&
   }
   options.client_name = fmt::format("tiny-knn {}", kTinyKnnVersion);
   options.interrupted = std::move(interrupted);
-  return DaemonClient::Connect(options);
+  return DaemonClient::Begin(options);
+}
+
+absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(const DaemonTexts& texts,
+                                                              std::function<bool()> interrupted) {
+  absl::StatusOr<std::unique_ptr<DaemonClient>> client =
+      BeginToConnect(texts, std::move(interrupted));
+  if (!client.ok()) return client;
+  absl::Status status = (*client)->Greet();
+  if (!status.ok()) return status;
+  return client;
 }
 
 absl::StatusOr<std::unique_ptr<DaemonClient>> ReconnectToDaemon(

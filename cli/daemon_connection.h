@@ -39,6 +39,10 @@ bool SignalCaught();
 absl::StatusOr<std::unique_ptr<DaemonClient>> ConnectToDaemon(
     const DaemonTexts& texts, std::function<bool()> interrupted = SignalCaught);
 
+// The same, without waiting for the answer to hello: DaemonClient::Greet does that.
+absl::StatusOr<std::unique_ptr<DaemonClient>> BeginToConnect(
+    const DaemonTexts& texts, std::function<bool()> interrupted = SignalCaught);
+
 // Connects for this one request. Errors as ConnectToDaemon and DaemonClient::Call.
 template <typename ReplyType>
 absl::StatusOr<ReplyType> AskDaemon(const DaemonTexts& texts, RequestBody request) {

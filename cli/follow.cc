@@ -85,12 +85,17 @@ struct JobFollower::Round {
 JobFollower::JobFollower(DaemonTexts daemon, Console& console)
     : daemon_(std::move(daemon)), console_(console), line_(console) {}
 
+void JobFollower::BeginToConnect() {
+  begun_ = tiny_knn::BeginToConnect(daemon_,
+                                    [heard = signals_heard_] { return CaughtSignals() > *heard; });
+}
+
 absl::Status JobFollower::Connect() {
-  absl::StatusOr<std::unique_ptr<DaemonClient>> client =
-      ConnectToDaemon(daemon_, [heard = signals_heard_] { return CaughtSignals() > *heard; });
-  if (!client.ok()) return client.status();
-  client_ = *std::move(client);
-  return absl::OkStatus();
+  if (!begun_) BeginToConnect();
+  absl::StatusOr<std::unique_ptr<DaemonClient>> client = *std::exchange(begun_, std::nullopt);
+  absl::Status status = client.ok() ? (*client)->Greet() : client.status();
+  if (status.ok()) client_ = *std::move(client);
+  return status;
 }
 
 absl::Status JobFollower::Reconnect(const absl::Status& why, Clock::time_point give_up) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,8 @@ class JobFollower {
 
   // Errors as ConnectToDaemon; Submit and Follow connect by themselves.
   absl::Status Connect();
+  // Begins to, for who has something to do until then. Whether it came to something, Connect says.
+  void BeginToConnect();
 
   // Submits, and submits again where the connection broke or nobody answered: the key makes one job
   // of both. Unavailable: the daemon takes no jobs, or none came back within kReconnectFor.
@@ -72,6 +75,8 @@ class JobFollower {
   // Signals that were answered: waits end when there are more than that.
   std::shared_ptr<int> signals_heard_ = std::make_shared<int>(0);
   std::unique_ptr<DaemonClient> client_;
+  // What BeginToConnect has come to, until Connect.
+  std::optional<absl::StatusOr<std::unique_ptr<DaemonClient>>> begun_;
   TerminalLine line_;
   UserNames users_;
   bool asked_to_cancel_ = false;

@@ -200,6 +200,7 @@ void SayQueued(const SubmitReply& reply, bool waits, Console& console) {
 void SayDone(const JobSpec& spec, const PreparedJob& prepared, const JobView& job, bool json,
              Console& console) {
   if (!json) PrintPath(prepared.output_path, console);
+  if (console.quiet() && !console.verbose()) return;
   absl::StatusOr<JobReport> report = JobReportFromJson(job.report_json);
   if (!report.ok()) {
     NoteDefaultK(prepared, console);
@@ -266,12 +267,14 @@ absl::Status SubmitVerb(const std::vector<std::string>& args, Console& console) 
   // Only now: reading a spec from a terminal ends with Ctrl-C as everything else does.
   CatchInterrupts();
   if (flags->run.dry_run) return DryRun(spec, console);
+  // The daemon answers hello while the files are checked here, whose errors come first.
+  JobFollower follower(flags->daemon, console);
+  follower.BeginToConnect();
   const absl::StatusOr<PreparedJob> prepared = CheckJob(spec);
   if (!prepared.ok()) return prepared.status();
   const absl::StatusOr<SubmitRequest> request = MakeRequest(*flags, spec, *prepared);
   if (!request.ok()) return request.status();
 
-  JobFollower follower(flags->daemon, console);
   const absl::StatusOr<SubmitReply> reply = follower.Submit(*request);
   if (!reply.ok()) return reply.status();
   UserNames users;

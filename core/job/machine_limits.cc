@@ -1,14 +1,16 @@
 #include "core/job/machine_limits.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <fstream>
-#include <sstream>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace tiny_knn {
@@ -170,12 +172,18 @@ std::optional<T> TightestLimit(const std::vector<Hierarchy>& hierarchies, const 
 }  // namespace
 
 std::optional<std::string> ReadSmallFile(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return std::nullopt;
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (file.bad()) return std::nullopt;
-  return text.str();
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  std::string text;
+  std::array<char, 4096> bytes;  // NOLINT(*-member-init): read() fills it
+  ssize_t got = 0;
+  do {
+    got = read(fd, bytes.data(), bytes.size());
+    if (got > 0) text.append(bytes.data(), static_cast<size_t>(got));
+  } while (got > 0 || (got < 0 && errno == EINTR));
+  close(fd);
+  if (got < 0) return std::nullopt;
+  return text;
 }
 
 std::optional<int64_t> ParseMemAvailable(std::string_view meminfo) {
@@ -230,14 +238,31 @@ int UsableCpus() {
   return CombineCpus(affinity_cpus, FindCgroupCpus(ReadSmallFile));
 }
 
-int64_t AvailableMemoryBytes() {
+int64_t AvailableMemoryBytes() { return MemoryGauge().AvailableBytes(); }
+
+MemoryGauge::MemoryGauge(FileReader read) : read_(std::move(read)) { FindGroups(); }
+
+void MemoryGauge::FindGroups() {
+  limited_.clear();
+  (void)TightestLimit<int64_t>(FindHierarchies(read_, "memory"),
+                               [this](const std::string& folder, bool v2) {
+                                 const auto available = GroupMemoryAvailable(read_, folder, v2);
+                                 if (available) limited_.push_back({folder, v2});
+                                 return available;
+                               });
+}
+
+int64_t MemoryGauge::AvailableBytes() const {
   std::optional<int64_t> available =
-      ParseMemAvailable(ReadSmallFile("/proc/meminfo").value_or(std::string()));
+      ParseMemAvailable(read_("/proc/meminfo").value_or(std::string()));
   if (!available) {
     available = static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);
   }
-  const std::optional<int64_t> group = FindCgroupMemoryAvailable(ReadSmallFile);
-  return std::max<int64_t>(0, group ? std::min(*available, *group) : *available);
+  for (const Group& group : limited_) {
+    const std::optional<int64_t> left = GroupMemoryAvailable(read_, group.folder, group.v2);
+    if (left) available = std::min(*available, *left);
+  }
+  return std::max<int64_t>(0, *available);
 }
 
 int64_t DefaultMemoryLimit(int64_t available_bytes) {

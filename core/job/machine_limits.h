@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace tiny_knn {
 
@@ -41,6 +42,25 @@ int UsableCpus();
 
 // Bytes that could be allocated now without swapping or hitting a cgroup limit. At least 0.
 int64_t AvailableMemoryBytes();
+
+// AvailableMemoryBytes for who asks again and again: which of this process's control groups limit
+// its memory is found once, because finding that takes several times as long as reading the limits.
+// Thread-compatible.
+class MemoryGauge {
+ public:
+  explicit MemoryGauge(FileReader read = ReadSmallFile);
+  int64_t AvailableBytes() const;
+  // Finds them anew: a process can be moved to other groups, and a group be given a limit.
+  void FindGroups();
+
+ private:
+  struct Group {
+    std::string folder;
+    bool v2 = false;
+  };
+  FileReader read_;
+  std::vector<Group> limited_;
+};
 
 // The memory limit of a job that asked for none: 75% of `available_bytes`, at least 1.
 int64_t DefaultMemoryLimit(int64_t available_bytes);

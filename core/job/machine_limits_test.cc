@@ -1,6 +1,8 @@
 #include "core/job/machine_limits.h"
 
+#include <fstream>
 #include <map>
+#include <utility>
 
 #include "gtest/gtest.h"
 
@@ -135,6 +137,44 @@ TEST(Cgroup, NoCgroupsMeansNoLimits) {
   const CgroupLimits limits = FindLimits(Files({}));
   EXPECT_EQ(limits.memory_available, std::nullopt);
   EXPECT_EQ(limits.cpus, std::nullopt);
+}
+
+TEST(MemoryGauge, ReadsTheLimitsEveryTimeAndLooksForTheGroupsWhenTold) {
+  std::map<std::string, std::string> files = {
+      {"/proc/meminfo", "MemAvailable: 2000 kB\n"},
+      {"/proc/self/mountinfo", kMountV2},
+      {"/proc/self/cgroup", "0::/one\n"},
+      {"/sys/fs/cgroup/one/memory.max", "1000000\n"},
+      {"/sys/fs/cgroup/one/memory.current", "300000\n"},
+      {"/sys/fs/cgroup/two/memory.max", "5000\n"},
+  };
+  MemoryGauge gauge([&files](const std::string& path) { return Files(files)(path); });
+  EXPECT_EQ(gauge.AvailableBytes(), 700'000);
+  files["/sys/fs/cgroup/one/memory.current"] = "900000\n";
+  EXPECT_EQ(gauge.AvailableBytes(), 100'000);
+  files["/sys/fs/cgroup/one/memory.max"] = "max\n";
+  EXPECT_EQ(gauge.AvailableBytes(), 2000 * 1024);
+  files["/proc/meminfo"] = "MemAvailable: 3 kB\n";
+  EXPECT_EQ(gauge.AvailableBytes(), 3 * 1024);
+  files["/proc/meminfo"] = "MemAvailable: 2000 kB\n";
+  files["/proc/self/cgroup"] = "0::/two\n";
+  EXPECT_EQ(gauge.AvailableBytes(), 2000 * 1024);
+  gauge.FindGroups();
+  EXPECT_EQ(gauge.AvailableBytes(), 5000);
+  files["/sys/fs/cgroup/memory.max"] = "4000\n";
+  EXPECT_EQ(gauge.AvailableBytes(), 5000) << "that group had no limit";
+  gauge.FindGroups();
+  EXPECT_EQ(gauge.AvailableBytes(), 4000);
+}
+
+TEST(ReadSmallFile, GivesAllOfAFileAndNothingOfWhatCannotBeRead) {
+  const std::string path = testing::TempDir() + "small_file";
+  std::string text(10'000, 'x');
+  text += '\0';
+  std::ofstream(path) << text;
+  EXPECT_EQ(ReadSmallFile(path), text);
+  EXPECT_EQ(ReadSmallFile(testing::TempDir()), std::nullopt);
+  EXPECT_EQ(ReadSmallFile(path + ".missing"), std::nullopt);
 }
 
 TEST(DefaultMemoryLimit, IsThreeQuartersAndNeverZero) {

@@ -82,10 +82,14 @@ struct DaemonClient::State {
 
   absl::Status Connect(const std::string& socket_path);
   absl::Status SayHello();
+  absl::Status AwaitHello();
   absl::StatusOr<ReplyBody> Call(RequestBody body);
+  absl::Status Ask(RequestBody body);
+  absl::StatusOr<ReplyBody> AwaitReply(std::string_view request, const Deadline& deadline);
   absl::StatusOr<std::optional<JobEvent>> NextEvent(milliseconds timeout);
 
   absl::StatusOr<std::optional<ServerMessage>> NextMessage(const Deadline& deadline);
+  Deadline InTime() const { return Clock::now() + options.reply_timeout; }
   absl::StatusOr<bool> Wait(const Deadline& deadline, int16_t events_wanted, bool* readable);
   void SendSome();
   void ReadSome();
@@ -118,7 +122,13 @@ absl::Status DaemonClient::State::Connect(const std::string& socket_path) {
 }
 
 absl::Status DaemonClient::State::SayHello() {
-  absl::StatusOr<ReplyBody> reply = Call(HelloRequest{.client = options.client_name});
+  absl::Status status = Ask(HelloRequest{.client = options.client_name});
+  if (status.ok()) SendSome();  // what finds no room, and what fails, is AwaitHello's
+  return status;
+}
+
+absl::Status DaemonClient::State::AwaitHello() {
+  absl::StatusOr<ReplyBody> reply = AwaitReply(RequestName(HelloRequest{}), InTime());
   if (!reply.ok()) return reply.status();
   const auto* const answer = std::get_if<HelloReply>(&*reply);
   if (answer == nullptr) {
@@ -139,14 +149,25 @@ absl::Status DaemonClient::State::SayHello() {
 
 absl::StatusOr<ReplyBody> DaemonClient::State::Call(RequestBody body) {
   if (!broken.ok()) return broken;
-  Deadline deadline;
-  if (!std::holds_alternative<WaitRequest>(body)) deadline = Clock::now() + options.reply_timeout;
+  const Deadline deadline = std::holds_alternative<WaitRequest>(body) ? Deadline() : InTime();
   const std::string name(RequestName(body));
-  const Request request{.id = ++last_id, .body = std::move(body)};
-  const absl::StatusOr<std::string> line = EncodeRequest(request);
+  const absl::Status asked = Ask(std::move(body));
+  if (!asked.ok()) return asked;
+  return AwaitReply(name, deadline);
+}
+
+absl::Status DaemonClient::State::Ask(RequestBody body) {
+  const absl::StatusOr<std::string> line =
+      EncodeRequest({.id = ++last_id, .body = std::move(body)});
   if (!line.ok()) return line.status();
   unsent += *line;
   unsent += '\n';
+  return absl::OkStatus();
+}
+
+// The reply to what was asked last.
+absl::StatusOr<ReplyBody> DaemonClient::State::AwaitReply(std::string_view request,
+                                                          const Deadline& deadline) {
   for (;;) {
     absl::StatusOr<std::optional<ServerMessage>> message = NextMessage(deadline);
     if (!message.ok()) return message.status();
@@ -154,7 +175,7 @@ absl::StatusOr<ReplyBody> DaemonClient::State::Call(RequestBody body) {
       return absl::DeadlineExceededError(
           fmt::format("the daemon at {} did not answer {} within {:.3g} s; it may be stopped or "
                       "overloaded",
-                      path, name, std::chrono::duration<double>(options.reply_timeout).count()));
+                      path, request, std::chrono::duration<double>(options.reply_timeout).count()));
     }
     if (auto* const event = std::get_if<JobEvent>(&**message)) {
       Keep(std::move(*event));
@@ -163,8 +184,8 @@ absl::StatusOr<ReplyBody> DaemonClient::State::Call(RequestBody body) {
     auto& reply = std::get<Reply>(**message);
     const auto* const error = std::get_if<ErrorReply>(&reply.body);
     // Without an id it is about the connection. Another id's is late: nobody waits for it any more.
-    if (error != nullptr && (reply.id == request.id || reply.id == 0)) return ToStatus(*error);
-    if (reply.id == request.id) return std::move(reply.body);
+    if (error != nullptr && (reply.id == last_id || reply.id == 0)) return ToStatus(*error);
+    if (reply.id == last_id) return std::move(reply.body);
   }
 }
 
@@ -284,6 +305,16 @@ const HelloReply& DaemonClient::daemon() const { return state_->hello; }
 const std::string& DaemonClient::socket_path() const { return state_->path; }
 
 absl::StatusOr<std::unique_ptr<DaemonClient>> DaemonClient::Connect(const Options& options) {
+  absl::StatusOr<std::unique_ptr<DaemonClient>> client = Begin(options);
+  if (!client.ok()) return client;
+  absl::Status status = (*client)->Greet();
+  if (!status.ok()) return status;
+  return client;
+}
+
+absl::Status DaemonClient::Greet() { return state_->AwaitHello(); }
+
+absl::StatusOr<std::unique_ptr<DaemonClient>> DaemonClient::Begin(const Options& options) {
   absl::Status first_error;
   std::string missing;  // sockets where nobody listens
   for (const std::string& path : options.socket_paths) {

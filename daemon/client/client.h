@@ -31,6 +31,10 @@ class DaemonClient {
   // Connects and says hello. Unavailable when no daemon listens, naming the socket and saying how
   // to start one; PermissionDenied; FailedPrecondition when no protocol is common.
   static absl::StatusOr<std::unique_ptr<DaemonClient>> Connect(const Options& options);
+  // The same in two steps, for who has something to do until the daemon has answered hello: no call
+  // may come between them. Errors as Connect's.
+  static absl::StatusOr<std::unique_ptr<DaemonClient>> Begin(const Options& options);
+  absl::Status Greet();
   ~DaemonClient();
   DaemonClient(const DaemonClient&) = delete;
   DaemonClient& operator=(const DaemonClient&) = delete;

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstring>
 #include <fstream>
+#include <future>
 #include <limits>
 #include <set>
 
@@ -143,6 +144,37 @@ TEST(DaemonClient, ADaemonOfAnotherProtocolIsFailedPrecondition) {
   const absl::Status status = DaemonClient::Connect(careless.options()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(MessageOf(status), HasSubstr("speaks protocol 99"));
+}
+
+TEST(DaemonClient, BeginSaysHelloAndGreetHearsTheAnswer) {
+  std::promise<void> heard;
+  FakeDaemon daemon([&heard](Peer& peer) {
+    const Request hello = peer.ReadRequest();
+    EXPECT_TRUE(std::holds_alternative<HelloRequest>(hello.body));
+    heard.set_value();
+    peer.Answer(hello.id, HelloReply{.protocol = 1, .features = {}, .build = "b", .uid = 7});
+    const Request drain = peer.ReadRequest();
+    EXPECT_TRUE(std::holds_alternative<DrainRequest>(drain.body));
+    peer.Answer(drain.id, EmptyReply{});
+  });
+  const absl::StatusOr<std::unique_ptr<DaemonClient>> client =
+      DaemonClient::Begin(daemon.options());
+  ASSERT_TRUE(client.ok()) << client.status();
+  heard.get_future().wait();  // before Greet
+  ASSERT_TRUE((*client)->Greet().ok());
+  EXPECT_EQ((*client)->daemon().uid, 7);
+  EXPECT_TRUE((*client)->Call<EmptyReply>(DrainRequest{}).ok());
+
+  DaemonClient::Options nowhere = daemon.options();
+  nowhere.socket_paths[0] += ".missing";
+  EXPECT_EQ(DaemonClient::Begin(nowhere).status().code(), absl::StatusCode::kUnavailable);
+  FakeDaemon refuses([](Peer& peer) {
+    peer.Answer(0, ErrorReply{.code = ErrorCode::kTooManyConnections, .message = "too many"});
+    peer.Close();
+  });
+  const auto refused = DaemonClient::Begin(refuses.options());
+  ASSERT_TRUE(refused.ok()) << refused.status();
+  EXPECT_EQ((*refused)->Greet().code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST(DaemonClient, AnErrorBeforeTheRequestIsReadIsHeard) {

@@ -21,6 +21,7 @@ namespace {
 constexpr std::string_view kLeftOut = "... the rest was left out: a log holds at most 1 MiB\n";
 constexpr std::string_view kCut = "...";
 constexpr std::string_view kSuffix = ".log";
+constexpr size_t kMostUnwrittenBytes = size_t{256} << 10;
 
 std::string NameOf(int64_t job) { return fmt::format("{}{}", job, kSuffix); }
 
@@ -101,6 +102,19 @@ absl::StatusOr<JobLogs> JobLogs::Open(std::string folder) {
 }
 
 void JobLogs::Append(int64_t job, std::string_view line) {
+  const std::string clean = Clean(line);
+  unwritten_[job] += clean;
+  unwritten_bytes_ += clean.size();
+  if (unwritten_bytes_ > kMostUnwrittenBytes) Write();
+}
+
+void JobLogs::Write() {
+  for (const auto& [job, lines] : unwritten_) WriteLines(job, lines);
+  unwritten_.clear();
+  unwritten_bytes_ = 0;
+}
+
+void JobLogs::WriteLines(int64_t job, std::string_view lines) {
   // O_NONBLOCK: a FIFO must not hold us up.
   const UniqueFd file(openat(folder_fd_.get(), NameOf(job).c_str(),
                              O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
@@ -113,21 +127,24 @@ void JobLogs::Append(int64_t job, std::string_view line) {
   if (tail == kLeftOut) return;
   // A line without an end was torn by a crash.
   std::string text = tail.empty() || tail.ends_with('\n') ? "" : "\n";
-  const size_t torn_end = text.size();
-  text += Clean(line);
   constexpr int64_t kMost = kMostLogBytes - static_cast<int64_t>(kLeftOut.size()) - 1;
-  if (*size + static_cast<int64_t>(text.size()) > kMost) {
-    text.resize(torn_end);
-    text += kLeftOut;
+  while (!lines.empty()) {
+    const std::string_view line = lines.substr(0, lines.find('\n') + 1);
+    if (*size + static_cast<int64_t>(text.size() + line.size()) > kMost) {
+      text += kLeftOut;
+      break;
+    }
+    text += line;
+    lines.remove_prefix(line.size());
   }
   const ssize_t written = write(file.get(), text.data(), text.size());
   if (written >= 0 && static_cast<size_t>(written) == text.size()) return;
   // The part of a line that found room goes; if even that fails, the next line ends it.
-  if (ftruncate(file.get(), *size) != 0) return;
+  const size_t whole = written > 0 ? text.rfind('\n', static_cast<size_t>(written) - 1) + 1 : 0;
+  if (ftruncate(file.get(), *size + static_cast<int64_t>(whole)) != 0) return;
 }
 
-absl::StatusOr<JobLogs::Piece> JobLogs::Read(int64_t job, int64_t offset,
-                                             int64_t most_bytes) const {
+absl::StatusOr<JobLogs::Piece> JobLogs::Read(int64_t job, int64_t offset, int64_t most_bytes) {
   if (offset < 0) {
     return absl::InvalidArgumentError(fmt::format("offset: expected 0 or more, found {}", offset));
   }
@@ -135,6 +152,7 @@ absl::StatusOr<JobLogs::Piece> JobLogs::Read(int64_t job, int64_t offset,
     return absl::InvalidArgumentError(
         fmt::format("most_bytes: expected 1 or more, found {}", most_bytes));
   }
+  Write();
   Piece piece = {.text = {}, .next_offset = offset};
   const std::string name = NameOf(job);
   const UniqueFd file(openat(folder_fd_.get(), name.c_str(),
@@ -160,7 +178,13 @@ absl::StatusOr<JobLogs::Piece> JobLogs::Read(int64_t job, int64_t offset,
   return piece;
 }
 
-void JobLogs::Remove(int64_t job) { unlinkat(folder_fd_.get(), NameOf(job).c_str(), 0); }
+void JobLogs::Remove(int64_t job) {
+  if (const auto lines = unwritten_.find(job); lines != unwritten_.end()) {
+    unwritten_bytes_ -= lines->second.size();
+    unwritten_.erase(lines);
+  }
+  unlinkat(folder_fd_.get(), NameOf(job).c_str(), 0);
+}
 
 std::vector<int64_t> JobLogs::Jobs() const {
   std::vector<int64_t> jobs;

@@ -1,13 +1,17 @@
 #include "daemon/queue/job_log.h"
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "gtest/gtest.h"
 
@@ -31,7 +35,7 @@ class JobLogTest : public testing::Test {
     return *std::move(logs);
   }
   // All of a job's log, read in pieces of at most `most` bytes.
-  static std::string All(const JobLogs& logs, int64_t job, int64_t most) {
+  static std::string All(JobLogs& logs, int64_t job, int64_t most) {
     std::string all;
     int64_t offset = 0;
     while (true) {
@@ -70,8 +74,55 @@ TEST_F(JobLogTest, GivesBackWholeLinesInPieces) {
   EXPECT_EQ(All(logs, 9, 1000), "");
 }
 
+TEST_F(JobLogTest, KeepsLinesUntilTheyAreWrittenReadOrTooMany) {
+  JobLogs logs = Opened();
+  const auto sizes = [this] {
+    std::map<std::string, uintmax_t> found;
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+      found[entry.path().filename().string()] = entry.file_size();
+    }
+    return found;
+  };
+  logs.Append(1, "one");
+  logs.Append(2, "two");
+  EXPECT_TRUE(sizes().empty());
+  logs.Write();
+  EXPECT_EQ(sizes(), (std::map<std::string, uintmax_t>{{"1.log", 4}, {"2.log", 4}}));
+  logs.Append(1, "more");
+  EXPECT_EQ(All(logs, 1, 1000), "one\nmore\n");
+  EXPECT_EQ(sizes()["1.log"], 9u) << "reading has written them";
+  logs.Append(1, "gone");
+  logs.Remove(1);
+  logs.Write();
+  EXPECT_EQ(sizes(), (std::map<std::string, uintmax_t>{{"2.log", 4}}));
+  int lines = 0;
+  for (; lines < 100'000 && sizes()["2.log"] == 4; ++lines) logs.Append(2, std::string(999, 'x'));
+  EXPECT_EQ(sizes()["2.log"], 4u + 1000u * static_cast<unsigned>(lines)) << "all, in one go";
+  EXPECT_LT(lines, 1000) << "not more memory than that";
+  logs.Append(3, "last");
+  { const JobLogs ended = std::move(logs); }
+  EXPECT_EQ(sizes()["3.log"], 5u) << "and at the end";
+}
+
+TEST_F(JobLogTest, ALineWithoutRoomIsLeftOutWholeAndThoseBeforeItStay) {
+  JobLogs logs = Opened();
+  logs.Append(1, std::string(100, 'a'));
+  logs.Append(1, std::string(100, 'b'));
+  logs.Append(1, std::string(100, 'c'));
+  // A limit on the size of files cuts the write short as a full disk does.
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = signal(SIGXFSZ, SIG_IGN);
+  const rlimit tight{.rlim_cur = 250, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &tight), 0);
+  logs.Write();
+  EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  signal(SIGXFSZ, handler);
+  EXPECT_EQ(Bytes(folder_ + "/1.log"), std::string(100, 'a') + "\n" + std::string(100, 'b') + "\n");
+}
+
 TEST_F(JobLogTest, RefusesOffsetsAndSizesThatCannotBe) {
-  const JobLogs logs = Opened();
+  JobLogs logs = Opened();
   EXPECT_EQ(logs.Read(1, -1, 10).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(logs.Read(1, 0, 0).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(logs.Read(1, INT64_MAX, INT64_MAX)->text, "");
@@ -88,6 +139,9 @@ TEST_F(JobLogTest, EndsAtTheLimitWithALineThatSaysSo) {
   const std::string line(999, 'x');
   for (int i = 0; i < 2000; ++i) logs.Append(1, line);
   logs.Append(1, "short");  // would find room, but nothing follows the last line
+  logs.Write();
+  logs.Append(1, "short");
+  logs.Write();
   const std::string all = Bytes(folder_ + "/1.log");
   EXPECT_LE(static_cast<int64_t>(all.size()), kMostLogBytes);
   EXPECT_GT(static_cast<int64_t>(all.size()), kMostLogBytes - 2000);
@@ -138,6 +192,7 @@ TEST_F(JobLogTest, KeepsFilesFromOthersWhateverTheUmask) {
     const mode_t before = umask(mask);
     JobLogs logs = Opened();
     logs.Append(1, "x");
+    logs.Write();
     umask(before);
     struct stat found;
     ASSERT_EQ(stat(folder_.c_str(), &found), 0);
@@ -164,6 +219,7 @@ TEST_F(JobLogTest, RefusesAFolderThatIsALinkOrOpenToOthers) {
 TEST_F(JobLogTest, RemovesLogsOfUnknownJobsAndNothingElse) {
   JobLogs logs = Opened();
   for (const int64_t job : {1, 2, 3, 12}) logs.Append(job, "x");
+  logs.Write();
   for (const char* name : {"notes.txt", "x1.log", "1x.log", "-4.log", ".log"}) {
     std::ofstream(folder_ + "/" + name) << "keep";
   }

@@ -151,6 +151,9 @@ struct Journal::State {
 
   std::unique_ptr<SqliteDatabase> database;
   ReserveFile reserve;
+  // Prepared once: a transaction is short, and parsing these would be a good part of it.
+  std::optional<SqliteStatement> begin;
+  std::optional<SqliteStatement> commit;
   std::optional<SqliteStatement> insert;
   std::optional<SqliteStatement> update;
   std::optional<SqliteStatement> remove;
@@ -180,7 +183,8 @@ absl::Status Journal::State::Prepare() {
   }
   tag = *std::move(value);
   for (const auto& [statement, sql] :
-       {std::pair(&insert, kInsertJobSql), std::pair(&update, kUpdateJobSql),
+       {std::pair(&begin, "BEGIN IMMEDIATE"), std::pair(&commit, "COMMIT"),
+        std::pair(&insert, kInsertJobSql), std::pair(&update, kUpdateJobSql),
         std::pair(&remove, kDeleteJobSql)}) {
     absl::StatusOr<SqliteStatement> prepared = SqliteStatement::Prepare(*database, sql);
     if (!prepared.ok()) return prepared.status();
@@ -216,11 +220,15 @@ absl::Status Journal::State::Apply(const JournalChange& change) {
 }
 
 absl::Status Journal::State::Transact(const std::vector<JournalChange>& changes) {
-  absl::Status status = database->Execute("BEGIN IMMEDIATE");
+  begin->Reset();
+  absl::Status status = begin->Run();
   for (auto change = changes.begin(); status.ok() && change != changes.end(); ++change) {
     status = Apply(*change);
   }
-  if (status.ok()) status = database->Execute("COMMIT");
+  if (status.ok()) {
+    commit->Reset();
+    status = commit->Run();
+  }
   if (!status.ok()) database->Rollback();
   return status;
 }

@@ -20,6 +20,9 @@ namespace {
 using boost::system::error_code;
 
 constexpr std::chrono::seconds kRetry(1);
+// Until what jobs say is in their logs' files. Between a job's start and its search, and between
+// its end and the answer, nobody waits for these files.
+constexpr std::chrono::milliseconds kLogDelay(50);
 // How long, and how many jobs, until finished ones are looked at: what clients submit and cancel
 // meanwhile takes memory.
 constexpr std::chrono::minutes kExpire(10);
@@ -68,7 +71,8 @@ Dispatcher::Dispatcher(boost::asio::io_context& loop, const SupervisorOptions& o
               JobRunner::Timing{}, users),
       retry_timer_(loop),
       expire_timer_(loop),
-      grace_timer_(loop) {}
+      grace_timer_(loop),
+      log_timer_(loop) {}
 
 WorkerUsers Dispatcher::UsersOfThisProcess() {
   return geteuid() == 0 ? WorkerUsers::kEach : WorkerUsers::kOwn;
@@ -134,6 +138,7 @@ void Dispatcher::Flush() {
   const std::vector<int64_t> changed = std::exchange(changed_, {});
   for (const Then& then : std::exchange(waiting_, {})) then(result);
   for (int64_t job : changed) listener_.OnJobChanged(job);
+  for (const std::string& line : std::exchange(ends_to_log_, {})) spdlog::info("{}", line);
   if (ended_since_expire_ >= kExpireAfterJobs) Expire();
   // Behind the replies and events of this turn.
   if (!rates_.fitted()) boost::asio::post(loop_, [this] { rates_.Fit(); });
@@ -293,7 +298,16 @@ int64_t Dispatcher::Clean(std::optional<int64_t> uid) {
   return static_cast<int64_t>(removed.size());
 }
 
-void Dispatcher::Note(int64_t job, const std::string& line) { logs_.Append(job, line); }
+void Dispatcher::Note(int64_t job, const std::string& line) {
+  logs_.Append(job, line);
+  if (log_scheduled_) return;
+  log_scheduled_ = true;
+  log_timer_.expires_after(kLogDelay);
+  log_timer_.async_wait([this](const error_code& error) {
+    log_scheduled_ = false;
+    if (!error) logs_.Write();
+  });
+}
 
 void Dispatcher::Learn(const Job& job) {
   if (job.ran_seconds && IsDevice(job.device)) {
@@ -319,7 +333,8 @@ void Dispatcher::OnEnd(int64_t id, const std::optional<JobOutcome>& outcome, dou
     if (outcome->state == JobState::kDone) Learn(*queue_->Find(id));
     // Errors name files. Those of other users are not for whoever reads the system's messages.
     const std::string& why = job->uid == geteuid() ? outcome->error : outcome->error_code;
-    spdlog::info("job {}: {}{}{}", id, JobStateName(outcome->state), why.empty() ? "" : ": ", why);
+    ends_to_log_.push_back(fmt::format("job {}: {}{}{}", id, JobStateName(outcome->state),
+                                       why.empty() ? "" : ": ", why));
     Note(id, outcome->error.empty()
                  ? fmt::format("{} after {:.3f} s", JobStateName(outcome->state), ran_seconds)
                  : fmt::format("{}: {}", JobStateName(outcome->state), outcome->error));
@@ -371,6 +386,8 @@ void Dispatcher::CheckStopped() {
   retry_timer_.cancel();
   expire_timer_.cancel();
   grace_timer_.cancel();
+  log_timer_.cancel();
+  logs_.Write();
   listener_.OnStopped();
 }
 

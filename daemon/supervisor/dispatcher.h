@@ -73,7 +73,7 @@ class Dispatcher {
   const JobQueue& queue() const { return *queue_; }
   const JobRunner& runner() const { return runner_; }
   const RateModel& rates() const { return rates_; }
-  const JobLogs& logs() const { return logs_; }
+  JobLogs& logs() { return logs_; }
   // That the last job ran on; empty before the first.
   const std::string& last_device() const { return last_device_; }
   // "ok", or why nothing is accepted.
@@ -106,14 +106,17 @@ class Dispatcher {
   boost::asio::steady_timer retry_timer_;
   boost::asio::steady_timer expire_timer_;
   boost::asio::steady_timer grace_timer_;
+  boost::asio::steady_timer log_timer_;
 
   std::string last_device_;
   bool flush_scheduled_ = false;
   bool blocked_ = false;  // the last transaction failed: nothing is started before one succeeds
   bool retrying_ = false;
+  bool log_scheduled_ = false;
   std::vector<Then> waiting_;
-  std::vector<int64_t> changed_;        // to be told after the flush
-  std::optional<RunningJob> starting_;  // marked as running; begins when that is on disk
+  std::vector<int64_t> changed_;          // to be told after the flush
+  std::vector<std::string> ends_to_log_;  // for the daemon's log, after the flush and the replies
+  std::optional<RunningJob> starting_;    // marked as running; begins when that is on disk
   // Jobs whose leftover is to be removed, by the user as whom that has to be done; no empty ones.
   std::map<int64_t, std::vector<int64_t>> leftovers_;
   int ended_since_expire_ = 0;  // jobs

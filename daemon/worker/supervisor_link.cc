@@ -21,6 +21,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kHeartbeat(kWorkerHeartbeatSeconds);
+constexpr std::chrono::milliseconds kBeforeRest(50);
 constexpr size_t kReceiveBytes = 64 * 1024;
 
 int64_t JobOf(const WorkerTask& task) {
@@ -50,10 +51,16 @@ SupervisorLink::~SupervisorLink() {
   thread_.join();
 }
 
-std::optional<WorkerTask> SupervisorLink::Next() {
+std::optional<WorkerTask> SupervisorLink::Next(const std::function<void()>& rest) {
   std::unique_lock lock(mutex_);
   current_.reset();
-  changed_.wait(lock, [this] { return ended_ || !waiting_.empty(); });
+  const auto goes_on = [this] { return ended_ || !waiting_.empty(); };
+  if (!changed_.wait_for(lock, kBeforeRest, goes_on)) {
+    lock.unlock();
+    rest();
+    lock.lock();
+    changed_.wait(lock, goes_on);
+  }
   if (ended_) return std::nullopt;
   current_ = std::move(waiting_.front());
   waiting_.pop_front();

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -35,10 +36,12 @@ class SupervisorLink {
   SupervisorLink(const SupervisorLink&) = delete;
   SupervisorLink& operator=(const SupervisorLink&) = delete;
 
-  // The next task, in the order they came; waits for one. Whoever asks is done with the task
-  // before. Nothing once the supervisor has gone or could not be understood: see status. While a
-  // task is being done, the end of the socket ends the process at once.
-  std::optional<WorkerTask> Next();
+  // The next task, in the order they came; waits for one, and calls `rest` when none has come for
+  // a while. Not before: what runs right after an answer keeps the supervisor from the CPU that it
+  // woke up on. Whoever asks is done with the task before. Nothing once the supervisor has gone or
+  // could not be understood: see status. While a task is being done, the end of the socket ends the
+  // process at once.
+  std::optional<WorkerTask> Next(const std::function<void()>& rest);
 
   // Why Next returned nothing: OK when the supervisor closed the socket.
   absl::Status status();

@@ -11,7 +11,6 @@
 
 #include "core/job/job_paths.h"
 #include "core/job/job_report.h"
-#include "core/job/machine_limits.h"
 #include "core/job/one_line.h"
 #include "daemon/protocol/status_code_name.h"
 #include "fmt/format.h"
@@ -47,7 +46,7 @@ WarmRunner::WarmRunner(WarmRunnerOptions options)
 
 WorkerFinished WarmRunner::Run(const WorkerRun& run, JobListener& listener) {
   const Clock::time_point start = Clock::now();
-  CloseFiles();
+  done_.reset();
   WorkerFinished finished;
   finished.job = run.job;
   absl::Status status;
@@ -67,6 +66,11 @@ WorkerFinished WarmRunner::Run(const WorkerRun& run, JobListener& listener) {
   finished.total_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   finished.warm_docs = cache_.Describe();
   return finished;
+}
+
+void WarmRunner::Rest() {
+  done_.reset();
+  memory_.FindGroups();
 }
 
 absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener,
@@ -162,7 +166,8 @@ WarmRunner::Limits WarmRunner::Narrow(const WorkerRun& run) const {
   const int64_t most =
       run.most_memory_bytes > 0 ? run.most_memory_bytes : std::numeric_limits<int64_t>::max();
   // What is kept can be given up, so it counts as available.
-  limits.budget_bytes = std::min(most, DefaultMemoryLimit(AvailableMemoryBytes() + cache_.bytes()));
+  limits.budget_bytes =
+      std::min(most, DefaultMemoryLimit(memory_.AvailableBytes() + cache_.bytes()));
   limits.warm_bytes =
       run.most_warm_bytes > 0 ? run.most_warm_bytes : std::numeric_limits<int64_t>::max();
   spec.memory_limit_bytes =

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/job/machine_limits.h"
 #include "core/job/run_job.h"
 #include "core/search/search.h"
 #include "daemon/protocol/worker_messages.h"
@@ -46,9 +47,9 @@ class WarmRunner {
   // Runs it to its end; every failure is in the answer, lack of memory included. Docs that were
   // kept are gone after a lack of memory, so that the next job has theirs.
   WorkerFinished Run(const WorkerRun& run, JobListener& listener);
-  // The files of a job that is done stay open until then: unmapping them takes a while, and nobody
-  // has to wait for it.
-  void CloseFiles() { done_.reset(); }
+  // What can be done when nobody waits: the files of a job that is done stay open until then, and
+  // where this process's limits stand is found anew for the next one.
+  void Rest();
 
  private:
   struct KeptEngine {
@@ -93,10 +94,11 @@ class WarmRunner {
   const WarmRunnerOptions options_;
   const mode_t own_umask_;
   const int usable_cpus_;  // read once: that takes longer than preparing a small job
-  std::string auto_name_;  // what "auto" turned out to be; empty: not known yet
-  std::string auto_note_;  // and why; see OpenedEngine
+  MemoryGauge memory_;
+  std::string auto_name_;                      // what "auto" turned out to be; empty: not known yet
+  std::string auto_note_;                      // and why; see OpenedEngine
   std::map<std::string, KeptEngine> engines_;  // by name
-  std::optional<PreparedJob> done_;            // see CloseFiles
+  std::optional<PreparedJob> done_;            // see Rest
   WarmCache cache_;                            // goes before the engines that made what is in it
 };
 

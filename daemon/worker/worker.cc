@@ -94,11 +94,10 @@ absl::Status RunWorkerWith(int socket, const WarmRunnerOptions& runner_options) 
 
   WarmRunner runner(runner_options);
   SupervisorLink link(std::move(owned));
-  while (const std::optional<WorkerTask> task = link.Next()) {
+  while (const std::optional<WorkerTask> task = link.Next([&runner] { runner.Rest(); })) {
     if (const auto* run = std::get_if<WorkerRun>(&task->message)) {
       LinkListener listener(link, run->job, *task->cancelled);
       link.Send(runner.Run(*run, listener));
-      runner.CloseFiles();
     } else {
       Remove(std::get<WorkerRemove>(task->message), link);
     }

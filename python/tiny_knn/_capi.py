@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import operator
 import os
 import re
 from ctypes import POINTER, Structure, c_char_p, c_int32, c_int64, c_void_p
@@ -240,6 +241,31 @@ _CLOSERS = {
     "tknn_job_run": "tknn_job_destroy",
     "tknn_result_load": "tknn_result_destroy",
 }
+
+
+def text_of(name: str, value: str | bytes | os.PathLike) -> bytes:
+    """For the library, whose strings end where Python's go on after a NUL."""
+    try:
+        text = os.fsencode(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    if b"\0" in text:
+        raise ValueError(f"{name}: has a null byte")
+    return text
+
+
+def path_of(name: str, value: str | bytes | os.PathLike) -> bytes:
+    path = text_of(name, value)
+    if not path:
+        raise ValueError(f"{name} is empty; pass a file name")
+    return path
+
+
+def number_of(name: str, value: object) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} expects a whole number, found {value!r}") from None
 
 
 def choose(what: str, value: object, names: dict[str, int]) -> int:

@@ -90,23 +90,19 @@ def compute_topk(
         device = "cpu"
     docs_begin, docs_end = _part_of(docs_range)
     params = _capi.JobParams(
-        queries_path=os.fsencode(q_path),
-        docs_path=os.fsencode(d_path),
-        output_path=None if out_path is None else os.fsencode(out_path),
-        device=device.encode(),
+        queries_path=_capi.path_of("q_path", q_path),
+        docs_path=_capi.path_of("d_path", d_path),
+        output_path=None if out_path is None else _capi.path_of("out_path", out_path),
+        device=_capi.text_of("device", device),
         search=params_of(checked_k(k), metric, dtype_str, exclude_self, threads, memory_limit, batch_size),
         stored_dtype=_capi.stored_dtype_of(input_dtype),
         gpu_memory_bytes=_amount("gpu_memory", gpu_memory),
         verify_queries=_amount("verify", verify, least=0),
         docs_begin=docs_begin,
         docs_end=docs_end,
-        checkpoint_path=None if checkpoint is None else os.fsencode(checkpoint),
+        checkpoint_path=None if checkpoint is None else _capi.path_of("checkpoint", checkpoint),
         checkpoint_seconds=_amount("checkpoint_every", checkpoint_every, least=0) or -1,
     )
-    if params.checkpoint_path == b"":
-        raise ValueError("checkpoint is empty; pass a file name, or None")
-    if params.output_path == b"":
-        raise ValueError("out_path is empty; pass a file name, or None")
     job = ctypes.c_void_p()
 
     def call(control) -> int:
@@ -169,7 +165,7 @@ def load_result(path: Path) -> dict[str, Any]:
     >>> result["indices"].ravel().tolist(), result["metric"], result["docs_path"]
     ([0, 1, 2], 'cosine', 'd.npy')
     """
-    with _capi.Handle("tknn_result_load", os.fsencode(path)) as loaded:
+    with _capi.Handle("tknn_result_load", _capi.path_of("path", path)) as loaded:
         num_queries, k, dtype = ctypes.c_int64(), ctypes.c_int64(), ctypes.c_int32()
         _capi.library.tknn_result_shape(loaded, num_queries, k, dtype)
         shape = (num_queries.value, k.value)

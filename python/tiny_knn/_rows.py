@@ -53,8 +53,10 @@ class Rows(_capi.Handle):
         stored = _capi.stored_dtype_of(input_dtype)
         self._array: np.ndarray | None = None
         if isinstance(value, (str, bytes, os.PathLike)):
-            self.fits = self._open(os.fsencode(value), stored)
+            self.fits = self._open(_capi.path_of(name, value), stored)
         else:
+            if np.ma.is_masked(value):
+                raise ValueError(f"{name}: has masked values, which would count as what lies under the mask; pass {name}.filled(0), or what they are to be")
             array = self._array = np.asarray(value)
             super().__init__("tknn_rows_from_memory", name.encode(), ctypes.byref(_matrix_of(array, name, input_dtype)))
             self.fits = input_dtype is None or input_dtype == _dtype_name(array, input_dtype)

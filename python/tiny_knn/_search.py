@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import operator
 import os
 import threading
 import warnings
@@ -52,7 +51,7 @@ def _amount(name: str, value: int | None, least: int = 1) -> int:
     """What 0 stands for in the library is None here."""
     if value is None:
         return 0
-    number = operator.index(value)
+    number = _capi.number_of(name, value)
     if number < least:
         raise ValueError(f"{name}={number}: must be at least {least}, or None")
     if number >= 2**63:
@@ -74,7 +73,7 @@ def params_of(k: int, metric: str, dtype: object, exclude_self: bool, threads: i
 
 
 def checked_k(k: int) -> int:
-    number = operator.index(k)
+    number = _capi.number_of("k", k)
     if number < 1:
         raise ValueError(f"k={number} must be at least 1")
     return min(number, 2**63 - 1)
@@ -98,7 +97,7 @@ def _search(function, objects, queries: Rows, num_docs: int, params: _capi.Searc
 
 
 def _open_engine(device: str, gpu_memory: int | None) -> _capi.Handle:
-    return _capi.Handle("tknn_engine_open", device.encode(), _amount("gpu_memory", gpu_memory))
+    return _capi.Handle("tknn_engine_open", _capi.text_of("device", device), _amount("gpu_memory", gpu_memory))
 
 
 def exact_search(

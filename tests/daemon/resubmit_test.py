@@ -95,7 +95,7 @@ class Resubmit(DaemonTestCase):
                 ("read", False, (SUPERVISOR, fault_rules.RECEIVE, HOLD, "", '"submit"', True)),
                 ("not yet written", False, (SUPERVISOR, fault_rules.WRITE, HOLD, wal, "", False)),
                 ("not yet synced", False, (SUPERVISOR, fault_rules.SYNC, HOLD, wal, "", False)),
-                ("synced", True, (SUPERVISOR, fault_rules.OPEN, HOLD, "*/logs/*.log", "", False)),
+                ("synced", True, (SUPERVISOR, fault_rules.FORK, HOLD, "", "", False)),
                 ("about to be acknowledged", True, (SUPERVISOR, fault_rules.SEND, HOLD, "", '"existed"', False)),
                 ("acknowledged", True, (SUPERVISOR, fault_rules.SEND, HOLD, "", '"existed"', True)),
             )

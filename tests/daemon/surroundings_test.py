@@ -69,10 +69,12 @@ class Worker(DaemonTestCase):
         self.assertNotIn("/etc/hostname", held.values())
         self.hold.remove()
         self.clients[0].wait(self.job)
-        idle = descriptors(self.worker)
-        left = {number: target for number, target in idle.items() if number > 3 and target.startswith(self.folder)}
-        self.assertEqual(left, {}, "files of a job that is over are still open")
-        self.assertNotIn("pipe", " ".join(idle.values()))
+
+        def files():
+            return [target for number, target in descriptors(self.worker).items() if number > 3 and target.startswith(self.folder)]
+
+        wait_for(lambda: not files(), "files of a job that is over being closed", 20)
+        self.assertNotIn("pipe", " ".join(descriptors(self.worker).values()))
 
     def test_one_socket_is_the_only_one(self):
         """No other client's connection, not the listening socket."""

@@ -15,7 +15,7 @@ TRANSITIONS = {
         (SUPERVISOR, fault_rules.SYNC, {"path": _WAL}),
     ],
     "committed": [
-        (SUPERVISOR, fault_rules.OPEN, {"path": "*/logs/*.log"}),  # the first thing that follows
+        (SUPERVISOR, _SUPERVISOR_SENDS, {"path": "socket:*", "text": '"type":"run"'}),
         (SUPERVISOR, _SUPERVISOR_SENDS, {"path": "socket:*", "text": '"existed"'}),
         (SUPERVISOR, _SUPERVISOR_SENDS, {"path": "socket:*", "text": '"existed"', "after": True}),
     ],

@@ -172,8 +172,17 @@ class ExactSearch(PythonTest):
         }.items():
             with self.subTest(expected), self.assertRaisesRegex(ValueError, expected):
                 call()
-        with self.assertRaises(TypeError):
-            exact_search(docs, docs, 1.5)
+        masked = np.ma.masked_greater(docs, 0)
+        with self.assertRaisesRegex(ValueError, "docs: has masked values"):
+            exact_search(docs, masked, 1)
+        self.assert_same_bits(exact_search(docs, np.ma.masked_array(docs), 2), exact_search(docs, docs, 2))
+        for expected, arguments in {
+            "k expects a whole number, found 1.5": {"k": 1.5},
+            "memory_limit expects a whole number, found '1G'": {"memory_limit": "1G"},
+            "device": {"device": None},
+        }.items():
+            with self.subTest(expected), self.assertRaisesRegex(TypeError, expected):
+                exact_search(docs, docs, **{"k": 1, **arguments})
         with self.assertRaises(TypeError):
             exact_search(docs, docs, 1, metrik="ip")
         with self.assertRaisesRegex(RuntimeError, "no CUDA device"):
@@ -188,6 +197,11 @@ class ExactSearch(PythonTest):
         (self.folder / "text.npy").write_text("hello")
         with self.assertRaisesRegex(ValueError, "text.npy"):
             exact_search(docs, "text.npy", 1)
+        np.save("d.npy", docs)
+        with self.assertRaisesRegex(ValueError, "docs: has a null byte"):
+            exact_search(docs, "d.npy\0.npy", 1)
+        with self.assertRaisesRegex(ValueError, "docs is empty"):
+            exact_search(docs, "", 1)
         with self.assertRaisesRegex((ValueError, OSError), "directory"):
             exact_search(docs, self.folder, 1)
         np.save("d.npy", docs)

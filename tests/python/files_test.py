@@ -48,6 +48,11 @@ class ComputeTopk(PythonTest):
             (ValueError, "verify=-1", {"verify": -1}),
             (FileNotFoundError, "none/o.pkl", {"out_path": "none/o.pkl"}),
             (ValueError, "is no file name", {"out_path": "."}),
+            (ValueError, "out_path: has a null byte", {"out_path": "o.pkl\0x"}),
+            (ValueError, "q_path: has a null byte", {"q_path": "q.npy\0x"}),
+            (ValueError, "d_path is empty", {"d_path": b""}),
+            (ValueError, "device: has a null byte", {"device": "cpu\0x"}),
+            (TypeError, "verify expects a whole number, found '3'", {"verify": "3"}),
             (FileNotFoundError, "none.npy", {"q_path": "none.npy"}),
             (TypeError, "", {"batchsize": 3}),
         ):
