@@ -63,6 +63,7 @@ _INCLUDERS = {
         "batch_rescore.cc",
         "batch_search.cc",
         "batch_search.h",
+        "batch_state.cc",
         "candidates.cc",
         "candidates.h",
         "cpu_engine.cc",
