@@ -35,7 +35,7 @@ class CheckpointTestCase(TestCase):
 
     def arguments(self, docs=None, **flags):
         command = ["run", self.queries, docs or self.docs, "--k", str(self.K), "--threads", "1", "--batch-size", "100"]
-        command += ["--memory-limit", "18M", "--progress", "json", "--output-path", self.output, "--exclude-self"]
+        command += ["--memory-limit", "22M", "--progress", "json", "--output-path", self.output, "--exclude-self"]
         for flag, value in flags.items():
             command += ["--" + flag.replace("_", "-"), str(value)]
         return command
@@ -116,7 +116,7 @@ class KilledRun(CheckpointTestCase):
 
     def test_interrupted_says_how_to_go_on(self):
         process = self.start(self.checkpointed())
-        while not os.path.exists(self.checkpoint):
+        while process.poll() is None and not os.path.exists(self.checkpoint):
             time.sleep(0.002)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -126,7 +126,7 @@ class KilledRun(CheckpointTestCase):
 
     def test_two_runs_do_not_share_a_checkpoint(self):
         process = self.start(self.checkpointed())
-        while not os.path.exists(self.checkpoint):
+        while process.poll() is None and not os.path.exists(self.checkpoint):
             time.sleep(0.002)
         second = self.program(self.checkpointed())
         self.assertEqual(second.returncode, 2, second.stderr)
@@ -199,7 +199,7 @@ class ChangedInput(CheckpointTestCase):
         for i, part in enumerate(np.array_split(self.docs_array, 6)):
             np.save(self.path(f"shards/{i}.npy"), part)
         process = self.start(self.checkpointed(self.path("shards")))
-        while not os.path.exists(self.checkpoint):
+        while process.poll() is None and not os.path.exists(self.checkpoint):
             time.sleep(0.002)
         os.truncate(self.path("shards/4.npy"), 100_000)
         out, err = process.communicate(timeout=60)
