@@ -193,9 +193,9 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.doc_block = std::min(plan.doc_block, num_docs);
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
   plan.query_tile = std::min(queries, kQueryTile);
-  plan.candidate_capacity =
-      coded ? std::min(shape.k + shape.k / 2, num_docs) + kExtraCodedCandidates
-            : std::min(2 * shape.k, num_docs) + kExtraCandidates;
+  plan.candidate_capacity = coded
+                                ? std::min(shape.k + shape.k / 2, num_docs) + kExtraCodedCandidates
+                                : std::min(2 * shape.k, num_docs) + kExtraCandidates;
 
   plan.memory.doc_blocks = (plan.doc_block + (coded ? kCodedPanel : 0)) * block_bytes_per_doc;
   plan.memory.score_tiles =
