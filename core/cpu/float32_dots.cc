@@ -69,7 +69,7 @@ HWY_INLINE void Dots(const float* HWY_RESTRICT row, const void* const* others, i
     for (int c = 0; c < kChains; ++c) {
       const int64_t column = j + c * lanes;
 #pragma GCC unroll 4
-      for (int64_t i = 0; i < kMostDots; ++i) hwy::Prefetch(ahead[i] + column);
+      for (const Element* next_row : ahead) hwy::Prefetch(next_row + column);
       const FloatVec values = hn::LoadU(tag, row + column);
 #pragma GCC unroll 4
       for (int i = 0; i < kRows; ++i) {
