@@ -20,7 +20,13 @@ namespace tiny_knn::load_floats::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// `tag`: of floats. The values at `elements` and behind.
+// `tag`: of floats. The values at `elements`, which need not be aligned, and behind.
+#if HWY_TARGET == HWY_SCALAR
+template <typename D, typename Element>
+HWY_INLINE hn::Vec<D> LoadFloats(D tag, const Element* elements) {
+  return hn::Set(tag, WidenElementAt(elements, 0));
+}
+#else
 template <typename D>
 HWY_INLINE hn::Vec<D> LoadFloats(D tag, const float* elements) {
   return hn::LoadU(tag, elements);
@@ -42,7 +48,9 @@ HWY_INLINE hn::Vec<D> LoadFloats(D tag, const StoredFloat16* elements) {
 #else
   // Highway's own emulation knows no infinities and no NaN.
   HWY_ALIGN float values[hn::MaxLanes(tag)];
-  for (size_t i = 0; i < hn::Lanes(tag); ++i) values[i] = WidenElement(elements[i]);
+  for (size_t i = 0; i < hn::Lanes(tag); ++i) {
+    values[i] = WidenElementAt(elements, static_cast<int64_t>(i));
+  }
   return hn::Load(tag, values);
 #endif
 }
@@ -60,6 +68,7 @@ HWY_INLINE hn::Vec<D> LoadFloats(D tag, const uint8_t* elements) {
   const hn::Rebind<int32_t, D> wide;
   return hn::ConvertTo(tag, hn::PromoteTo(wide, hn::LoadU(narrow, elements)));
 }
+#endif
 
 }  // namespace tiny_knn::load_floats::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
