@@ -115,7 +115,8 @@ WorstRatios CheckEveryPair(Metric metric, int64_t dim, const Rows& rows) {
         if (expected < kept) {
           EXPECT_EQ(kept_docs[static_cast<size_t>(expected)], d);
         }
-        // The one is fused, the other need not be.
+        // Bounds in float32, no scores: vectors fuse the last operations, which one by one need not
+        // be, so a few roundings of each of the two terms may differ.
         const float seen = lowers[static_cast<size_t>(expected)];
         if (std::isfinite(lower)) {
           EXPECT_NEAR(seen, lower, std::abs(lower) * 0x1p-20F + factor * 0x1p-20F);
