@@ -176,7 +176,8 @@ void RoundedScores(Metric metric, const PreparedQuery<float>& q, const void* con
                    DType stored, const double* doc_norms, int64_t count, int64_t dim,
                    std::vector<float>& scratch, float* scores) {
   const auto values = [&](const void* row) -> const float* {
-    if (stored == DType::kFloat32) return static_cast<const float*>(row);
+    const bool aligned = reinterpret_cast<uintptr_t>(row) % alignof(float) == 0;
+    if (stored == DType::kFloat32 && aligned) return static_cast<const float*>(row);
     scratch.resize(static_cast<size_t>(dim));
     WidenRow(row, stored, dim, scratch.data());
     return scratch.data();
