@@ -82,9 +82,11 @@ class Streaming(TestCase):
         for array in (self.docs_array, self.docs_array.astype(">f4"), np.asfortranarray(self.docs_array)):
             np.save(docs, array)
             for fails_from in (half, os.path.getsize(docs) - 100):
+                # A sanitizer's runtime wants to be loaded first, but works behind ours.
+                sanitizer = "verify_asan_link_order=0:" + os.environ.get("ASAN_OPTIONS", "")
                 done = subprocess.run(
                     [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "26M", "-o", self.path("out.pkl")],
-                    env={**os.environ, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(fails_from)},
+                    env={**os.environ, "ASAN_OPTIONS": sanitizer, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(fails_from)},
                     capture_output=True, text=True, timeout=60, check=False)
                 self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
                 errors = [line for line in done.stderr.splitlines() if "error:" in line]
