@@ -146,6 +146,111 @@ void BM_Sgemm(benchmark::State& state) {
   SetOperations(state, TileOperations(dim));
 }
 
+constexpr float kNothingSurvives = 1e30F;
+
+// Scores of a tile and what of them survives, by oneDNN and a pass of its own, as searches have it.
+void BM_SgemmAndFilter(benchmark::State& state) {
+  const int64_t dim = state.range(0);
+  const AlignedVector<float> queries = GaussianRows(kTileQueries, dim);
+  const AlignedVector<float> docs = GaussianRows(kTileDocs, dim);
+  const std::vector<float> zeros(static_cast<size_t>(kTileDocs));
+  const DocBounds bounds{zeros.data(), zeros.data(), zeros.data()};
+  AlignedVector<float> scores(static_cast<size_t>(kTileQueries * kTileDocs));
+  std::vector<float> lower(static_cast<size_t>(kTileDocs + kCandidatePadding));
+  std::vector<int32_t> doc(lower.size());
+  for (auto _ : state) {
+    MultiplyByTransposed(queries.data(), dim, kTileQueries, docs.data(), dim, kTileDocs, dim,
+                         scores.data(), kTileDocs);
+    for (int64_t query = 0; query < kTileQueries; ++query) {
+      benchmark::DoNotOptimize(FilterScores(scores.data() + query * kTileDocs, kTileDocs,
+                                            {kNothingSurvives, 1, 0}, bounds, 0, lower.data(),
+                                            doc.data(), kTileDocs));
+    }
+  }
+  SetOperations(state, TileOperations(dim));
+}
+
+#if defined(__x86_64__)
+// What could take its place: a kernel that compares sums while they are in registers, and stores
+// only those of panels in which something survives. Docs lie in panels, [dim][kPanelDocs]; who made
+// them is not counted.
+constexpr int kFusedQueries = 6;
+
+struct FusedTile {
+  AlignedVector<float> queries;  // [kTileQueries, dim]
+  AlignedVector<float> panels;   // [kTileDocs / kPanelDocs][dim][kPanelDocs]
+  AlignedVector<float> scores;   // [kTileQueries, kTileDocs]
+  std::vector<float> norm;       // [kTileDocs]
+  std::vector<float> upper_offset;
+};
+
+template <int kQueries>
+__attribute__((target("avx512f"))) int64_t ScoreFusedPanel(const float* queries, int64_t dim,
+                                                           const float* panel, const float* norm,
+                                                           const float* upper_offset,
+                                                           float threshold, float* scores) {
+  __m512 sums[kQueries][4];
+#pragma GCC unroll 6
+  for (auto& row : sums) {
+#pragma GCC unroll 4
+    for (__m512& sum : row) sum = _mm512_setzero_ps();
+  }
+  for (int64_t j = 0; j < dim; ++j, panel += kPanelDocs) {
+    __m512 docs[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) docs[v] = _mm512_load_ps(panel + 16 * v);
+#pragma GCC unroll 6
+    for (int i = 0; i < kQueries; ++i) {
+      const __m512 query = _mm512_set1_ps(queries[i * dim + j]);
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) sums[i][v] = _mm512_fmadd_ps(query, docs[v], sums[i][v]);
+    }
+  }
+  int64_t survivors = 0;
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; ++v) {
+    const __m512 bound =
+        _mm512_sub_ps(_mm512_sub_ps(_mm512_set1_ps(threshold), _mm512_loadu_ps(norm + 16 * v)),
+                      _mm512_loadu_ps(upper_offset + 16 * v));
+#pragma GCC unroll 6
+    for (int i = 0; i < kQueries; ++i) {
+      const __mmask16 mask = _mm512_cmp_ps_mask(sums[i][v], bound, _CMP_NLT_UQ);
+      if (__builtin_expect(mask != 0, 0)) {
+        _mm512_storeu_ps(scores + i * kTileDocs + 16 * v, sums[i][v]);
+        ++survivors;
+      }
+    }
+  }
+  return survivors;
+}
+
+void BM_FusedFloat32(benchmark::State& state) {
+  if (CurrentIsaLevel() != IsaLevel::kAvx512) return state.SkipWithError("needs AVX-512");
+  const int64_t dim = state.range(0);
+  FusedTile tile{GaussianRows(kTileQueries, dim), GaussianRows(kTileDocs, dim),
+                 AlignedVector<float>(static_cast<size_t>(kTileQueries * kTileDocs)),
+                 std::vector<float>(static_cast<size_t>(kTileDocs)),
+                 std::vector<float>(static_cast<size_t>(kTileDocs))};
+  for (auto _ : state) {
+    for (int64_t panel = 0; panel < kTileDocs / kPanelDocs; ++panel) {
+      const auto score = [&](auto kernel, int64_t query) {
+        benchmark::DoNotOptimize(kernel(
+            tile.queries.data() + query * dim, dim, tile.panels.data() + panel * kPanelDocs * dim,
+            tile.norm.data() + panel * kPanelDocs, tile.upper_offset.data() + panel * kPanelDocs,
+            kNothingSurvives, tile.scores.data() + query * kTileDocs + panel * kPanelDocs));
+      };
+      int64_t query = 0;
+      for (; query + kFusedQueries <= kTileQueries; query += kFusedQueries) {
+        score(ScoreFusedPanel<kFusedQueries>, query);
+      }
+      for (; query < kTileQueries; ++query) score(ScoreFusedPanel<1>, query);
+    }
+    benchmark::ClobberMemory();
+  }
+  SetOperations(state, TileOperations(dim));
+}
+#endif
+
 // One query's scores of a tile, of which one in `range(0)` survives.
 void BM_FilterScores(benchmark::State& state) {
   const int64_t one_in = state.range(0);
@@ -237,6 +342,10 @@ BENCHMARK(BM_PeakInt8);
 BENCHMARK(BM_ScoreCodes)->Apply(Dims);
 BENCHMARK(BM_DnnlGemmU8S8)->Apply(Dims);
 BENCHMARK(BM_Sgemm)->Apply(Dims);
+BENCHMARK(BM_SgemmAndFilter)->Apply(Dims);
+#if defined(__x86_64__)
+BENCHMARK(BM_FusedFloat32)->Apply(Dims);
+#endif
 BENCHMARK(BM_FilterScores)->Arg(1'000'000)->Arg(100)->Arg(10);
 BENCHMARK(BM_EncodeRow)->Arg(128)->Arg(768);
 BENCHMARK(BM_RefinePair)->Arg(24)->Arg(512)->Arg(8192);

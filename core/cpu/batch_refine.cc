@@ -4,15 +4,13 @@
 #include <cstdint>
 
 #include "core/cpu/batch_search.h"
+#include "core/search/screen_cost.h"
 
 namespace tiny_knn {
 namespace {
 
-// A pair that is refined takes about five times as long as one of a float32 GEMM, which takes about
-// four times as long as one of codes: beyond this share, codes lose.
-constexpr int64_t kPairsPerRefined = 10;
-// In a sample, whose thresholds have yet to rise, a large share says less.
-constexpr int64_t kPairsPerRefinedOfSample = 2;
+// In a sample, whose thresholds have yet to rise, a large share says less than in other docs.
+constexpr double kJudgedShareOfSample = 0.5;
 
 }  // namespace
 
@@ -22,9 +20,9 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
   if (screen_->refiner() == nullptr || warm_ != nullptr || !wrongly_guessed_.empty()) return;
   int64_t refined = 0;
   for (const Worker& worker : workers_) refined += worker.refined;
-  const int64_t pairs = num_queries_ * block.size();
-  const bool pays =
-      refined - judged_pairs_ <= pairs / (sampling_ ? kPairsPerRefinedOfSample : kPairsPerRefined);
+  const double pairs = static_cast<double>(num_queries_ * block.size());
+  const double most = sampling_ ? kJudgedShareOfSample : BreakEvenRefinedShare(dim_);
+  const bool pays = static_cast<double>(refined - judged_pairs_) <= most * pairs;
   judged_pairs_ = refined;
   if (pays || !CanJudgeCodes(block)) return;
   SearchPlan plan = plan_;

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "core/matrix/convert.h"
 #include "core/matrix/finite.h"
+#include "core/search/screen_cost.h"
 
 namespace tiny_knn {
 namespace {
@@ -24,8 +25,6 @@ constexpr int64_t kPreparedBlockBytes = int64_t{256} << 20;
 constexpr int64_t kLeastRoomShare = 4;
 // The first block of a chunk is small, so that little is lost before codes are judged by it.
 constexpr int64_t kTrialBlocks = 32;
-// Candidates beyond one and a half times the rank that a sample's lists hold.
-constexpr int64_t kExtraSampleCandidates = 32;
 // Floats of a cache line: both float and double rows of a multiple of it fill whole lines.
 constexpr int64_t kRowUnit = kCacheLineBytes / sizeof(float);
 
@@ -390,7 +389,7 @@ void BatchSearch<T>::Thin(int64_t query, int64_t split, Worker& worker) {
 template <typename T>
 int64_t BatchSearch<T>::Capacity() const {
   if (!sampling_) return candidates_.capacity();
-  return std::min(candidates_.capacity(), rank_ + rank_ / 2 + kExtraSampleCandidates);
+  return std::min(candidates_.capacity(), SampleCandidates(rank_));
 }
 
 template <typename T>

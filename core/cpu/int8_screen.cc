@@ -69,7 +69,10 @@ void Int8Screen::CodeQuery(int64_t query) {
   const float* const row = units_.query_row(query);
   float greatest = 0;
   for (int64_t j = 0; j < dim_; ++j) greatest = std::max(greatest, std::abs(row[j]));
-  const float scale = greatest / kGreatestCode;
+  const bool integral = greatest <= kGreatestCode && std::all_of(row, row + dim_, [](float x) {
+                          return x == std::nearbyint(x);
+                        });
+  const float scale = integral ? 1 : greatest / kGreatestCode;
   double squared_residual = 0;
   int32_t sum = 0;
   if (greatest > 0 && !IsCodableScale(scale)) {
@@ -115,6 +118,7 @@ void Int8Screen::StartChunk(const MatrixView& sample, const KeptDocs& kept) {
   for (int64_t j = 0; j < dim_; ++j) {
     const size_t i = static_cast<size_t>(j);
     centre_[i] = taken == 0 ? 0 : static_cast<float>(sum[i] / static_cast<double>(taken));
+    if (HasIntegralRows(sample.dtype)) centre_[i] = std::nearbyint(centre_[i]);
   }
   const double squared_norm = SquaredNorm(centre_.data(), dim_);
   if (!(NormUpperBound(squared_norm, dim_) < 0x1p60))
@@ -155,6 +159,10 @@ void Int8Screen::SetPreparedBlock(const KeptDocs& kept) {
   scales_ = kept.scales;
 }
 
+bool Int8Screen::HasIntegralRows(DType docs) const {
+  return params_.metric != Metric::kCosine && (docs == DType::kInt8 || docs == DType::kUInt8);
+}
+
 void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int64_t bound_index,
                          DocBoundArrays& bounds) {
   const size_t at = static_cast<size_t>(bound_index);
@@ -165,7 +173,9 @@ void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int
   bool coded = std::isfinite(bounds.upper_offset[at]);
   if (coded) {
     const float greatest = CentreRow(row, centre_.data(), dim_, scratch.centred.data());
-    scale = greatest / kGreatestCode;
+    // Small integers are codes themselves, and nothing is left out.
+    scale =
+        HasIntegralRows(block_.dtype) && greatest <= kGreatestCode ? 1.F : greatest / kGreatestCode;
     if (greatest == 0) {
       std::fill(scratch.codes.begin(), scratch.codes.end(), kZeroCode);
     } else if (IsCodableScale(scale)) {

@@ -4,7 +4,9 @@
 //
 //   q.d  =  q.c + t s (b.a) + f.(s a) + q.e       |f.(s a) + q.e|  <=  |f| |s a| + |q| |e|
 //
-// c: the centre of the docs, d - c = s a + e with codes a, q = t b + f with codes b.
+// c: the centre of the docs, d - c = s a + e with codes a, q = t b + f with codes b. Integers that
+// fit are codes themselves, with a scale of 1 and no residual: docs of int8 and uint8 files, less a
+// centre of integers, and queries that are integers in any dtype.
 #pragma once
 
 #include <cstdint>
@@ -51,6 +53,8 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
     std::vector<uint8_t> codes;
   };
   void CodeQuery(int64_t query);
+  // Whether rows of docs of that dtype are integers as the metric wants them.
+  bool HasIntegralRows(DType docs) const;
   void SetCentre();  // to centre_: what else follows from it
   // `row`: the doc's values as the metric wants them.
   void CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int64_t bound_index,

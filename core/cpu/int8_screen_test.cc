@@ -199,6 +199,49 @@ TEST(Int8ScreenTest, IntegersWithinItsRangeHaveNoErrorToSpeakOf) {
   EXPECT_LT(bounds.ErrorOf(0, screen.InitialBounds(0)), 1e-4 * std::abs(scores[0]));
 }
 
+// Docs of an int8 file and a query of integers: nothing is left out, so what remains of the bound
+// is the slack for rounding; a row outside the codes' range is coded as any other.
+TEST(Int8ScreenTest, IntegersAreTheirOwnCodes) {
+  const ScopedFloatEnvironment environment;
+  constexpr int64_t kDim = 100;
+  constexpr int64_t kIntegerDocs = 64;
+  std::mt19937 random(11);
+  std::vector<float> query(kDim);
+  std::vector<int8_t> docs(kIntegerDocs * kDim);
+  for (float& value : query) value = static_cast<float>(static_cast<int>(random() % 255) - 127);
+  for (int8_t& value : docs) value = static_cast<int8_t>(static_cast<int>(random() % 201) - 100);
+  docs[0] = -128;
+  const std::vector<double> wide(query.begin(), query.end());
+  const std::vector<PreparedQuery<float>> queries = {PrepareQuery(query.data(), wide.data(), kDim)};
+  for (const Metric metric : {Metric::kInnerProduct, Metric::kL2, Metric::kCosine}) {
+    Int8Screen screen({.k = 1, .metric = metric}, kDim, kIntegerDocs);
+    screen.SetQueries(queries);
+    const MatrixView view{docs.data(), DType::kInt8, kIntegerDocs, kDim, kDim};
+    screen.StartChunk(view, {});
+    screen.SetBlock(view, {});
+    DocBoundArrays bounds(kIntegerDocs, ScreenKind::kInt8Codes, metric);
+    PrepareCounts counts;
+    ASSERT_TRUE(screen.PrepareDocs({0, kIntegerDocs}, 0, 0, bounds, counts).ok());
+    float scores[kIntegerDocs];
+    screen.ScoreTile({0, 1}, {0, kIntegerDocs}, scores, kIntegerDocs);
+    for (int64_t d = 1; d < kIntegerDocs; ++d) {
+      const double error = bounds.ErrorOf(d, screen.InitialBounds(0));
+      const double norms =
+          queries[0].norm * static_cast<double>(bounds.norm[static_cast<size_t>(d)]);
+      if (metric == Metric::kCosine) {  // rows of unit length are no integers
+        EXPECT_GT(error, 0x1p-10);
+        continue;
+      }
+      std::vector<float> doc(docs.begin() + d * kDim, docs.begin() + (d + 1) * kDim);
+      EXPECT_EQ(scores[d], ExactScore(Metric::kInnerProduct, query.data(), doc.data(), kDim));
+      EXPECT_LT(error, 0x1p-17 * norms + 1) << d;
+    }
+    // -128 less a centre near 0 may be no code.
+    const double first = bounds.ErrorOf(0, screen.InitialBounds(0));
+    EXPECT_TRUE(std::isfinite(first));
+  }
+}
+
 TEST(Int8ScreenTest, KeepsRowsThatItCannotBound) {
   const ScopedFloatEnvironment environment;
   const float inf = std::numeric_limits<float>::infinity();

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/matrix/dtype.h"
+#include "core/search/screen_cost.h"
 
 namespace tiny_knn {
 namespace {
@@ -38,9 +39,6 @@ constexpr int64_t kGemmWorkspaceBytes = 2 * kMiB;
 constexpr int64_t kMinQueriesPerThread = 16;
 // Candidates beyond 2 k: room for what comes before the first threshold stands.
 constexpr int64_t kExtraCandidates = 128;
-// Survivors of codes come one by one, and each that a threshold rules out need not be refined: the
-// sooner it rises the better, so lists hold half of k beyond k, and so many.
-constexpr int64_t kExtraCodedCandidates = 16;
 // Float32 lower bound, int32 doc, and the exact score once it is known.
 constexpr int64_t kCandidateBytes = 4 + 4 + 8;
 // Norm and two screen offsets, float32 each.
@@ -55,25 +53,23 @@ struct SampleSize {
   int64_t docs_per_sampled;
   int64_t most;
 };
-constexpr SampleSize kSample = {64, 8192};
-constexpr SampleSize kLargeSample = {32, 32768};
-constexpr int64_t kLeastSample = 1024;
+constexpr SampleSize kSample = {32, 8192};
+constexpr SampleSize kLargeSample = {16, 32768};
+constexpr int64_t kLeastSample = 256;
 constexpr int64_t kLeastLargeSampleK = 256;
+// Few queries are bound by memory, and would read the sample for little.
+constexpr int64_t kLeastSampledQueries = 64;
 // As many standard deviations of the sample's count of docs above the k-th best, and so many docs,
-// are added to its mean: a guess fails once in a million.
-constexpr double kSampleDeviations = 5;
+// are added to its mean: a guess fails once in some ten thousand.
+constexpr double kSampleDeviations = 4;
 constexpr int64_t kSampleSlack = 4;
 // Bounds of a sampled doc.
 constexpr int64_t kSampledDocBytes = 28;
 // What a transposing reader stages a file's columns in.
 constexpr int64_t kReaderStagingBytes = 2 * kMiB;
-// Codes are worth making where so many queries use them, rows are long enough for the products to
-// be what takes the time, and few enough docs survive what codes cannot tell apart.
-constexpr int64_t kLeastCodedQueries = 64;
-constexpr int64_t kLeastCodedDim = 32;
-constexpr int64_t kMostCodedDim = 65536;
+// Codes of fewer docs, and of longer rows, are not tried.
 constexpr int64_t kLeastCodedDocs = 4096;
-constexpr int64_t kLeastCodedDocsPerResult = 16;
+constexpr int64_t kMostCodedDim = 65536;
 // Norms of a row's codes and of what they leave, its scale, and for cosine 1 / its norm, float32
 // each.
 constexpr int64_t kCodedDocScalarBytes = 16;
@@ -122,19 +118,6 @@ int64_t BytesPerDoc(const ProblemShape& shape, ScreenKind screen) {
   return rows + kDocScalarBytes + coded;
 }
 
-ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, int64_t queries) {
-  const bool docs_allow = limits.has_int8_dot_products &&
-                          WorkingDType(shape.compute_dtype) == DType::kFloat32 &&
-                          shape.dim >= kLeastCodedDim && shape.dim <= kMostCodedDim &&
-                          shape.num_docs >= kLeastCodedDocs;
-  const bool many_queries = queries >= kLeastCodedQueries;
-  // Survivors are rescored pair by pair, which costs more than it saves where there are many of
-  // both.
-  const bool few_survive = shape.num_docs / kLeastCodedDocsPerResult >= shape.k;
-  const bool pays = limits.keeps_docs ? few_survive || !many_queries : few_survive && many_queries;
-  return docs_allow && pays ? ScreenKind::kInt8Codes : ScreenKind::kFloat32Gemm;
-}
-
 int64_t MostDocsOfSavedChunk(const ProblemShape& shape, int64_t queries) {
   const int64_t dim = std::max<int64_t>(1, shape.dim);
   const int64_t by_products = kSavedChunkProducts / dim / queries;
@@ -143,25 +126,50 @@ int64_t MostDocsOfSavedChunk(const ProblemShape& shape, int64_t queries) {
       {std::min(by_products, by_bytes), kLeastSavedChunk, kLeastSavedChunkPerResult * shape.k});
 }
 
-// How many docs of a chunk thresholds are guessed from, 0: none.
-int64_t SampleOf(int64_t chunk_docs, int64_t k) {
-  const SampleSize& size = k < kLeastLargeSampleK ? kSample : kLargeSample;
-  const int64_t sample = std::min(chunk_docs / size.docs_per_sampled, size.most);
-  return sample < kLeastSample ? 0 : sample;
-}
+// Docs of a chunk that thresholds are guessed from, and which rank among them counts; 0: none.
+struct Sample {
+  int64_t docs = 0;
+  int64_t rank = 0;
+};
 
-// Where the plan's chunk is large enough, and many queries share the work.
-void PlanSample(const ProblemShape& shape, SearchPlan& plan) {
-  const int64_t sample = SampleOf(plan.doc_chunk, shape.k);
-  if (sample == 0 || plan.query_batch < kLeastCodedQueries) return;
-  const double expected = static_cast<double>(shape.k) * static_cast<double>(sample) /
-                          static_cast<double>(plan.doc_chunk);
+Sample SampleOf(int64_t chunk_docs, int64_t k, int64_t candidate_capacity) {
+  const SampleSize& size = k < kLeastLargeSampleK ? kSample : kLargeSample;
+  const int64_t docs = std::min(chunk_docs / size.docs_per_sampled, size.most);
+  if (docs < kLeastSample) return {};
+  const double expected =
+      static_cast<double>(k) * static_cast<double>(docs) / static_cast<double>(chunk_docs);
   const int64_t rank =
       static_cast<int64_t>(expected + kSampleDeviations * std::sqrt(expected)) + kSampleSlack;
   // Beyond that a guess says too little.
-  if (rank > sample / 4 || rank > plan.candidate_capacity / 2) return;
-  plan.sample_docs = sample;
-  plan.sample_rank = rank;
+  if (rank > docs / 4 || rank > candidate_capacity / 2) return {};
+  return {docs, rank};
+}
+
+ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, int64_t queries) {
+  const bool possible =
+      WorkingDType(shape.compute_dtype) == DType::kFloat32 && shape.dim <= kMostCodedDim;
+  if (!possible) return ScreenKind::kFloat32Gemm;
+  if (limits.screen.has_value()) return *limits.screen;
+  if (!limits.has_int8_dot_products || shape.num_docs < kLeastCodedDocs) {
+    return ScreenKind::kFloat32Gemm;
+  }
+  PassShape pass{.num_queries = queries,
+                 .num_docs = shape.num_docs,
+                 .dim = shape.dim,
+                 .k = shape.k,
+                 .docs_are_prepared = limits.keeps_docs};
+  if (queries >= kLeastSampledQueries) {
+    const Sample sample =
+        SampleOf(shape.num_docs, shape.k, CodedCandidates(shape.k, shape.num_docs));
+    pass.sample_docs = sample.docs;
+    pass.sample_rank = sample.rank;
+  }
+  if (shape.metric != Metric::kCosine) {
+    pass.docs_are_codes = shape.doc_dtype == DType::kInt8 || shape.doc_dtype == DType::kUInt8;
+    pass.queries_are_codes = shape.query_dtype == DType::kInt8;
+  }
+  return Int8CodesCost(pass) < Float32GemmCost(pass) ? ScreenKind::kInt8Codes
+                                                     : ScreenKind::kFloat32Gemm;
 }
 
 // The plan for batches of at most `queries`, with docs split `splits` ways. Where the limit is too
@@ -193,14 +201,16 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.doc_block = std::min(plan.doc_block, num_docs);
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
   plan.query_tile = std::min(queries, kQueryTile);
-  plan.candidate_capacity = coded
-                                ? std::min(shape.k + shape.k / 2, num_docs) + kExtraCodedCandidates
-                                : std::min(2 * shape.k, num_docs) + kExtraCandidates;
+  // Survivors of codes come one by one, and each that a threshold rules out need not be refined:
+  // the sooner it rises the better, so their lists are shorter.
+  plan.candidate_capacity = coded ? CodedCandidates(shape.k, num_docs)
+                                  : std::min(2 * shape.k, num_docs) + kExtraCandidates;
 
   plan.memory.doc_blocks = (plan.doc_block + (coded ? kCodedPanel : 0)) * block_bytes_per_doc;
   plan.memory.score_tiles =
       plan.threads * (plan.query_tile * plan.doc_tile * 4 + kGemmWorkspaceBytes);
-  plan.memory.doc_blocks += SampleOf(num_docs, shape.k) * kSampledDocBytes;
+  plan.memory.doc_blocks +=
+      SampleOf(num_docs, shape.k, plan.candidate_capacity).docs * kSampledDocBytes;
   if (shape.docs_are_fetched) {
     plan.memory.doc_blocks +=
         CeilDivide(plan.doc_block * stored_row_bytes, kHugePageBytes) * kHugePageBytes;
@@ -253,8 +263,10 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
   if (limits.requested_batch_size > 0) queries = std::min(queries, limits.requested_batch_size);
   ScreenKind screen = ChooseScreen(shape, limits, queries);
   Attempt unsplit = PlanWithSplits(shape, limits, screen, queries, 1);
-  if (screen == ScreenKind::kInt8Codes && !limits.keeps_docs &&
-      (!unsplit.plan.has_value() || unsplit.plan->query_batch < kLeastCodedQueries)) {
+  // So little memory that few queries go into a batch, or none.
+  if (screen == ScreenKind::kInt8Codes && !limits.screen.has_value() &&
+      (!unsplit.plan.has_value() ||
+       ChooseScreen(shape, limits, unsplit.plan->query_batch) != ScreenKind::kInt8Codes)) {
     screen = ScreenKind::kFloat32Gemm;
     unsplit = PlanWithSplits(shape, limits, screen, queries, 1);
   }
@@ -277,7 +289,11 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
     }
   }
 
-  PlanSample(shape, plan);
+  if (plan.query_batch >= kLeastSampledQueries) {
+    const Sample sample = SampleOf(plan.doc_chunk, shape.k, plan.candidate_capacity);
+    plan.sample_docs = sample.docs;
+    plan.sample_rank = sample.rank;
+  }
   plan.num_passes = CeilDivide(shape.num_queries, plan.query_batch);
   plan.num_chunks = CeilDivide(shape.num_docs, plan.doc_chunk);
   const __int128 bytes_read =

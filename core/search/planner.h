@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "core/matrix/dtype.h"
@@ -28,6 +30,14 @@ struct ProblemShape {
   bool docs_are_fetched = false;  // RowSource::needs_fetch: a block of them is copied
 };
 
+// How docs are screened before the survivors are rescored. One value here and one implementation of
+// core/cpu/screen.h.
+enum class ScreenKind {
+  kFloat32Gemm,  // oneDNN sgemm with a proved error bound
+  kInt8Codes,    // rows as 8-bit codes, multiplied in integers; what they leave out is bounded
+};
+std::string_view ScreenKindName(ScreenKind kind);
+
 // What it may use.
 struct MachineLimits {
   int threads = 1;
@@ -39,15 +49,10 @@ struct MachineLimits {
   bool keeps_docs = false;
   // The state of the search is saved between chunks: they must not take long.
   bool saves_state = false;
+  // Which screen, where the problem has it; nothing: the one that should take less time. For tests
+  // and benchmarks.
+  std::optional<ScreenKind> screen = std::nullopt;
 };
-
-// How docs are screened before the survivors are rescored. One value here and one implementation of
-// core/cpu/screen.h.
-enum class ScreenKind {
-  kFloat32Gemm,  // oneDNN sgemm with a proved error bound
-  kInt8Codes,    // rows as 8-bit codes, multiplied in integers; what they leave out is bounded
-};
-std::string_view ScreenKindName(ScreenKind kind);
 
 // Bytes by purpose; their sum is at most the limit.
 struct MemoryUse {

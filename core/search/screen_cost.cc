@@ -1,0 +1,130 @@
+#include "core/search/screen_cost.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+
+namespace tiny_knn {
+namespace {
+
+// Fitted to a grid of shapes searched with both screens in turn (bench/screen_choice.cc).
+constexpr double kFloat32Product = 9.3e-3;  // per query, doc and dim
+constexpr double kFloat32Pair = 0.3;        // per query and doc: compared
+constexpr double kFloat32DocDim = 0.4;      // read, and its norm
+constexpr double kFloat32Doc = 22;
+constexpr double kCodedProduct = 2.5e-3;
+constexpr double kCodedPair = 0.25;
+constexpr double kCodedDocDim = 0.55;  // made into codes
+constexpr double kCodedDoc = 70;
+constexpr double kRefined = 15;  // per query and refined doc
+constexpr double kRefinedDim = 0.081;
+// Per result: selected, rescored, sorted. Codes find them in the order of their files, refined.
+constexpr double kFloat32Result = 30;
+constexpr double kFloat32ResultDim = 0.04;
+constexpr double kCodedResult = 4;
+constexpr double kCodedResultDim = 0.006;
+// Docs that are prepared only come from memory.
+constexpr double kPreparedFloat32DocDim = 0.27;
+constexpr double kPreparedCodedDocDim = 0.07;
+
+// What codes of a row with 768 Gaussian dims leave of a score, to both sides together, in standard
+// deviations of the scores: grows with the root of dim, since a score's deviation does.
+constexpr double kCodedWidth = 0.43;
+constexpr double kCodedWidthDim = 768;
+// A threshold is this share of a list's room beyond its rank behind what it could be: lists are
+// thinned when they are full.
+constexpr double kThinningLag = 0.4;
+
+// Candidates beyond one and a half times the rank that lists hold.
+constexpr int64_t kExtraCodedCandidates = 16;
+constexpr int64_t kExtraSampleCandidates = 32;
+
+// The share of a normal distribution above `deviations`, and its inverse.
+double ShareAbove(double deviations) { return 0.5 * std::erfc(deviations / std::numbers::sqrt2); }
+
+double DeviationsOf(double share) {
+  double low = -10;
+  double high = 10;
+  for (int i = 0; i < 50; ++i) {
+    const double middle = (low + high) / 2;
+    (ShareAbove(middle) > share ? low : high) = middle;
+  }
+  return low;
+}
+
+// Of `docs` that stream by, how many codes keep for a list of so many candidates whose threshold
+// starts where `least_share` of the docs are above it: while m docs have gone by, about rank / m
+// are.
+double RefinedOfStream(double docs, double rank, double candidates, double least_share,
+                       double width) {
+  if (docs <= candidates) return docs;
+  // Without a threshold to start with, the first ones all are kept.
+  const double first = least_share >= 1 ? candidates : 1;
+  double refined = first;
+  constexpr int kSteps = 24;
+  const double ratio = std::pow(docs / first, 1.0 / kSteps);
+  const double behind = rank + kThinningLag * (candidates - rank);
+  double from = first;
+  for (int i = 0; i < kSteps; ++i) {
+    const double to = from * ratio;
+    const double share = std::min({least_share, behind / std::sqrt(from * to), 0.999});
+    refined += (to - from) * ShareAbove(DeviationsOf(share) - width);
+    from = to;
+  }
+  return refined;
+}
+
+}  // namespace
+
+int64_t CodedCandidates(int64_t k, int64_t num_docs) {
+  return std::min(k + k / 2, num_docs) + kExtraCodedCandidates;
+}
+
+int64_t SampleCandidates(int64_t rank) { return rank + rank / 2 + kExtraSampleCandidates; }
+
+double ExpectedRefined(const PassShape& pass) {
+  // Half of it is what queries leave, half what docs do.
+  const double halves = (pass.docs_are_codes ? 0 : 0.5) + (pass.queries_are_codes ? 0 : 0.5);
+  const double width =
+      halves * kCodedWidth * std::sqrt(static_cast<double>(pass.dim) / kCodedWidthDim);
+  const int64_t candidates = CodedCandidates(pass.k, pass.num_docs);
+  const auto stream = [width](int64_t docs, int64_t rank, int64_t list, double least_share) {
+    return RefinedOfStream(static_cast<double>(docs), static_cast<double>(rank),
+                           static_cast<double>(list), least_share, width);
+  };
+  if (pass.sample_docs == 0) return stream(pass.num_docs, pass.k, candidates, 1);
+  const int64_t sample_candidates = std::min(candidates, SampleCandidates(pass.sample_rank));
+  return stream(pass.sample_docs, pass.sample_rank, sample_candidates, 1) +
+         stream(pass.num_docs, pass.k, candidates,
+                static_cast<double>(pass.sample_rank) / static_cast<double>(pass.sample_docs));
+}
+
+double Float32GemmCost(const PassShape& pass) {
+  const double queries = static_cast<double>(pass.num_queries);
+  const double docs = static_cast<double>(pass.num_docs);
+  const double dim = static_cast<double>(pass.dim);
+  const double per_doc =
+      pass.docs_are_prepared ? kPreparedFloat32DocDim * dim : kFloat32DocDim * dim + kFloat32Doc;
+  return docs * (queries * (kFloat32Product * dim + kFloat32Pair) + per_doc) +
+         queries * static_cast<double>(pass.k) * (kFloat32Result + kFloat32ResultDim * dim);
+}
+
+double Int8CodesCost(const PassShape& pass) {
+  const double queries = static_cast<double>(pass.num_queries);
+  const double docs = static_cast<double>(pass.num_docs);
+  const double dim = static_cast<double>(pass.dim);
+  const double per_doc =
+      pass.docs_are_prepared ? kPreparedCodedDocDim * dim : kCodedDocDim * dim + kCodedDoc;
+  return docs * (queries * (kCodedProduct * dim + kCodedPair) + per_doc) +
+         queries * static_cast<double>(pass.k) * (kCodedResult + kCodedResultDim * dim) +
+         queries * ExpectedRefined(pass) * (kRefined + kRefinedDim * dim);
+}
+
+double BreakEvenRefinedShare(int64_t dim) {
+  const double d = static_cast<double>(dim);
+  const double saved = (kFloat32Product - kCodedProduct) * d + (kFloat32Pair - kCodedPair);
+  return saved / (kRefined + kRefinedDim * d);
+}
+
+}  // namespace tiny_knn

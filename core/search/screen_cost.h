@@ -1,0 +1,45 @@
+// What a search costs with each screen: the model by which the planner chooses one. Pure functions,
+// safe to call from any thread. docs/benchmarking.md says how the numbers were measured and how
+// often the model is wrong, by how much.
+#pragma once
+
+#include <cstdint>
+
+namespace tiny_knn {
+
+// What a pass over the docs is, for the model.
+struct PassShape {
+  int64_t num_queries = 0;  // of the batch
+  int64_t num_docs = 0;
+  int64_t dim = 0;
+  int64_t k = 0;
+  // Thresholds that are guessed from the docs' `sample_docs`, by what ranks there `sample_rank`th;
+  // 0: none.
+  int64_t sample_docs = 0;
+  int64_t sample_rank = 0;
+  // Rows that are integers are codes as they are, and leave nothing.
+  bool docs_are_codes = false;
+  bool queries_are_codes = false;
+  // What the screen makes of docs is there already.
+  bool docs_are_prepared = false;
+};
+
+// All in nanoseconds of one thread of the machine that the model was fitted on; only ratios mean
+// anything elsewhere.
+double Float32GemmCost(const PassShape& pass);
+// On a machine that multiplies 8-bit integers four times as fast as float32.
+double Int8CodesCost(const PassShape& pass);
+
+// How many docs a query has to refine, those of the sample included: of Gaussian docs, the worst
+// case of data that a screen is good for, since no doc stands out.
+double ExpectedRefined(const PassShape& pass);
+
+// The share of pairs refined at which codes take as long as the float32 screen.
+double BreakEvenRefinedShare(int64_t dim);
+
+// Candidates beyond k that the lists of a screen with codes hold: half as many, and some.
+int64_t CodedCandidates(int64_t k, int64_t num_docs);
+// The same of a sample's lists.
+int64_t SampleCandidates(int64_t rank);
+
+}  // namespace tiny_knn
