@@ -1,7 +1,9 @@
 // The part of BatchSearch for screens that are less exact than candidates want: what survives them
 // is screened again, and where that is too much, float32 takes their place.
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "core/cpu/batch_search.h"
 #include "core/search/screen_cost.h"
@@ -11,6 +13,30 @@ namespace {
 
 // In a sample, whose thresholds have yet to rise, a large share says less than in other docs.
 constexpr double kJudgedShareOfSample = 0.5;
+
+// Puts the last `added` candidates of the list, in their order, between the others: those that
+// waited come after later ones.
+template <typename T>
+void MergeAdded(int64_t added, CandidateList<T>& list) {
+  const int64_t before = list.size;
+  list.size += added;
+  if (added == 0 || before == 0 || list.doc[before - 1] < list.doc[before]) return;
+  float lower[kMostRefined];
+  int32_t doc[kMostRefined];
+  std::copy_n(list.lower + before, added, lower);
+  std::copy_n(list.doc + before, added, doc);
+  int64_t old = before;
+  for (int64_t i = added; i > 0;) {
+    const bool take_old = old > 0 && list.doc[old - 1] > doc[i - 1];
+    if (take_old) {
+      --old;
+    } else {
+      --i;
+    }
+    list.lower[old + i] = take_old ? list.lower[old] : lower[i];
+    list.doc[old + i] = take_old ? list.doc[old] : doc[i];
+  }
+}
 
 }  // namespace
 
@@ -46,34 +72,64 @@ void BatchSearch<T>::FindSurvivors(int64_t query, int64_t split, const float* sc
                                    IndexRange docs, Survivors& survivors) const {
   survivors.count =
       FilterScores(scores, docs.size(), query_bounds_[static_cast<size_t>(ListOf(query, split))],
-                   bounds_->At(docs.begin), static_cast<int32_t>(docs.begin),
-                   survivors.lower.data(), survivors.doc.data(), docs.size())
+                   bounds_->At(docs.begin), static_cast<int32_t>(docs.begin), survivors.lower.get(),
+                   survivors.doc.get(), docs.size())
           .kept;
   if (survivors.count == 0) return;
   screen_->refiner()->PrefetchQuery(query);
+  if (each_from_ != nullptr) return;
   for (int64_t i = 0; i < std::min(survivors.count, kMostDots); ++i) {
     rows_to_refine().Prefetch(survivors.doc[static_cast<size_t>(i)]);
   }
 }
 
 template <typename T>
-void BatchSearch<T>::RefineSurvivors(int64_t query, int64_t split, Survivors& survivors,
-                                     Worker& worker) {
+bool BatchSearch<T>::FindStoredRows(std::span<const int32_t> docs, const ChunkRows<T>& rows,
+                                    Worker& worker, const void** stored) const {
+  if (each_from_ == nullptr || sampling_) {
+    for (size_t i = 0; i < docs.size(); ++i) stored[i] = rows.StoredRow(docs[i]);
+    return true;
+  }
+  const int64_t row_bytes = dim_ * ItemSize(chunk_.dtype);
+  int64_t wanted[kMostRefined];
+  for (size_t i = 0; i < docs.size(); ++i) {
+    wanted[i] = chunk_begin_ + docs[i];
+    stored[i] = worker.fetched_rows.data() + static_cast<int64_t>(i) * row_bytes;
+  }
+  const absl::Status fetched =
+      each_from_->FetchEach({wanted, docs.size()}, worker.fetched_rows.data());
+  if (!fetched.ok()) worker.status = fetched;
+  return fetched.ok();
+}
+
+template <typename T>
+bool BatchSearch<T>::RefineGroup(int64_t query, int64_t split, std::span<const int32_t> docs,
+                                 Worker& worker) {
   const int64_t list_index = ListOf(query, split);
   CandidateList<T>& list = candidates_.list(list_index);
-  const QueryBounds& bounds = query_bounds_[static_cast<size_t>(list_index)];
-  const float factor = screen_->CandidateErrorFactor(query);
-  int32_t* const docs = survivors.doc.data();
+  const void* stored[kMostRefined];
   float refined[kMostRefined];
+  if (!FindStoredRows(docs, rows_to_refine(), worker, stored)) return false;
+  screen_->refiner()->RefineScores(query, docs, stored, rows_to_refine(), *bounds_,
+                                   worker.refiner_scratch, refined);
+  worker.refined += static_cast<int64_t>(docs.size());
+  const QueryBounds candidate_bounds{query_bounds_[static_cast<size_t>(list_index)].threshold,
+                                     screen_->CandidateErrorFactor(query), 0};
+  const int64_t added =
+      FilterScoresOf(docs.data(), refined, static_cast<int64_t>(docs.size()), candidate_bounds,
+                     bounds_->CandidatesAt(0), list.lower + list.size, list.doc + list.size);
+  MergeAdded(added, list);
+  return true;
+}
+
+template <typename T>
+void BatchSearch<T>::RefineSurvivors(int64_t query, int64_t split, Survivors& survivors,
+                                     Worker& worker) {
+  const CandidateList<T>& list = candidates_.list(ListOf(query, split));
   for (int64_t first = 0; first < survivors.count; first += kMostRefined) {
     const int64_t group = std::min(kMostRefined, survivors.count - first);
-    screen_->refiner()->RefineScores(query, {docs + first, static_cast<size_t>(group)},
-                                     rows_to_refine(), *bounds_, worker.refiner_scratch, refined);
-    worker.refined += group;
-    const QueryBounds candidate_bounds{bounds.threshold, factor, 0};
-    list.size +=
-        FilterScoresOf(docs + first, refined, group, candidate_bounds, bounds_->CandidatesAt(0),
-                       list.lower + list.size, list.doc + list.size);
+    const std::span<const int32_t> docs(survivors.doc.get() + first, static_cast<size_t>(group));
+    if (!RefineGroup(query, split, docs, worker)) return;
     if (list.size < Capacity()) continue;
     if (progress_.cancelled()) return;
     Thin(query, split, worker);
@@ -82,19 +138,23 @@ void BatchSearch<T>::RefineSurvivors(int64_t query, int64_t split, Survivors& su
 }
 
 template <typename T>
+bool BatchSearch<T>::IsBelowThreshold(int64_t query, int64_t split, float lower,
+                                      int32_t doc) const {
+  const QueryBounds& bounds = query_bounds_[static_cast<size_t>(ListOf(query, split))];
+  return UpperBound(lower, doc, bounds_->ErrorOf(doc, bounds)) <
+         static_cast<double>(bounds.threshold);
+}
+
+template <typename T>
 void BatchSearch<T>::DropSurvivors(int64_t query, int64_t split, int64_t from,
                                    Survivors& survivors) const {
-  const QueryBounds& bounds = query_bounds_[static_cast<size_t>(ListOf(query, split))];
   int64_t kept = from;
   for (int64_t i = from; i < survivors.count; ++i) {
     const int32_t doc = survivors.doc[static_cast<size_t>(i)];
     const float lower = survivors.lower[static_cast<size_t>(i)];
     survivors.doc[static_cast<size_t>(kept)] = doc;
     survivors.lower[static_cast<size_t>(kept)] = lower;
-    kept += UpperBound(lower, doc, bounds_->ErrorOf(doc, bounds)) <
-                    static_cast<double>(bounds.threshold)
-                ? 0
-                : 1;
+    kept += IsBelowThreshold(query, split, lower, doc) ? 0 : 1;
   }
   survivors.count = kept;
 }

@@ -23,7 +23,10 @@ template <typename T>
 bool BatchSearch<T>::ScoreFrom(int64_t query, float floor, CandidateList<T>& list, int64_t begin,
                                int64_t end, Worker& worker) const {
   const PreparedQuery<T>& prepared = queries_[static_cast<size_t>(query)];
+  static_assert(kMostRoundedScores <= kMostRefined, "rows are fetched in groups of those");
   int64_t at[kMostRoundedScores];
+  int32_t docs[kMostRoundedScores];
+  const void* rows[kMostRoundedScores];
   double norms[kMostRoundedScores];
   T scores[kMostRoundedScores];
   for (int64_t i = begin; i < end;) {
@@ -32,21 +35,23 @@ bool BatchSearch<T>::ScoreFrom(int64_t query, float floor, CandidateList<T>& lis
     for (; i < end && count < kMostRoundedScores; ++i) {
       if (list.lower[i] < floor) continue;
       at[count] = i;
+      docs[count] = list.doc[i];
       norms[count] = static_cast<double>(bounds_->norm[static_cast<size_t>(list.doc[i])]);
       ++count;
+    }
+    if (!FindStoredRows({docs, static_cast<size_t>(count)}, *chunk_rows_, worker, rows)) {
+      return false;
     }
     bool scored = false;
     if constexpr (std::is_same_v<T, float>) {
       if (chunk_rows_->are_widened_exactly()) {
-        const void* rows[kMostRoundedScores];
-        for (int64_t c = 0; c < count; ++c) rows[c] = chunk_rows_->StoredRow(list.doc[at[c]]);
         RoundedScores(params_.metric, prepared, rows, chunk_rows_->stored_dtype(), norms, count,
                       dim_, worker.row_scratch, scores);
         scored = true;
       }
     }
     for (int64_t c = 0; c < count && !scored; ++c) {
-      const T* row = chunk_rows_->Row(list.doc[at[c]], worker.row_scratch);
+      const T* row = chunk_rows_->WorkingRow(rows[c], worker.row_scratch);
       scores[c] = RoundedScore<T>(params_.metric, prepared, row, norms[c], dim_);
     }
     for (int64_t c = 0; c < count; ++c) list.key[at[c]] = KeyOfScore(scores[c]);
@@ -110,6 +115,11 @@ float BatchSearch<T>::ThinForRescoring(int64_t query, Worker& worker) {
     CandidateList<T>& list = candidates_.list(ListOf(query, split));
     RemoveSelf(query, list);
     worker.lowers.insert(worker.lowers.end(), list.lower, list.lower + list.size);
+    if (waits_ && !sampling_) {
+      const Survivors& waiting = waiting_[static_cast<size_t>(ListOf(query, split))];
+      worker.lowers.insert(worker.lowers.end(), waiting.lower.get(),
+                           waiting.lower.get() + waiting.count);
+    }
     threshold =
         std::max(threshold, query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold);
   }
@@ -174,6 +184,7 @@ void BatchSearch<T>::RescoreChunk(int w) {
   std::vector<float> floors(static_cast<size_t>(queries.size()));
   for (int64_t i = 0; i < queries.size(); ++i) {
     if (i % kQueriesPerCancelCheck == 0 && progress_.cancelled()) return;
+    if (waits_) RefineAllWaiting(queries.begin + i, worker);
     floors[static_cast<size_t>(i)] = ThinForRescoring(queries.begin + i, worker);
   }
   while (true) {

@@ -47,6 +47,7 @@ BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const 
       screen_(MakeScreen<T>(params, plan, dim)),
       warm_(warm),
       prepared_(warm != nullptr && warm->prepared()),
+      waits_(prepared_ && screen_->refiner() != nullptr && plan.waiting_capacity > 0),
       own_bounds_(warm != nullptr ? 0 : plan.doc_chunk, BoundsKind(), params.metric),
       candidates_(num_queries * plan.doc_splits, plan.candidate_capacity),
       query_bounds_(static_cast<size_t>(num_queries * plan.doc_splits)),
@@ -58,16 +59,18 @@ BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const 
   // All of a thread's memory now, as the plan counts it, so that none is asked for while searching.
   const size_t candidates = static_cast<size_t>(plan.doc_splits * plan.candidate_capacity);
   const size_t found = candidates + static_cast<size_t>(params.k + 1);
+  const size_t lowers =
+      candidates + static_cast<size_t>(waits_ ? plan.doc_splits * plan.waiting_capacity : 0);
+  for (int64_t i = 0; waits_ && i < num_queries * plan.doc_splits; ++i) {
+    waiting_.emplace_back(plan.waiting_capacity);
+  }
   for (Worker& worker : workers_) {
     worker.tile.resize(static_cast<size_t>(plan.query_tile * plan.doc_tile));
     if (screen_->refiner() != nullptr) {
-      for (Survivors& survivors : worker.survivors) {
-        survivors.doc.resize(static_cast<size_t>(plan.doc_tile + kCandidatePadding));
-        survivors.lower.resize(survivors.doc.size());
-      }
+      for (int i = 0; i < 2; ++i) worker.survivors.emplace_back(plan.doc_tile);
     }
-    worker.lowers.reserve(candidates);
-    worker.select_scratch.reserve(candidates);
+    worker.lowers.reserve(lowers);
+    worker.select_scratch.reserve(lowers);
     worker.found.reserve(found);
     worker.sort_scratch.reserve(found);
   }
@@ -126,6 +129,11 @@ absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t e
     if (!rows.ok()) return rows.status();
     chunk_ = *rows;
     if (docs.needs_fetch()) fetched_from_ = &docs;
+    if (FetchesEach(docs)) {
+      each_from_ = &docs;
+      const int64_t bytes = kMostRefined * dim_ * ItemSize(docs.dtype());
+      for (Worker& worker : workers_) worker.fetched_rows.resize(static_cast<size_t>(bytes));
+    }
   }
   // Candidates have been prepared when they are scored, so what is kept of them is there.
   chunk_rows_ = values_kept ? std::make_unique<ChunkRows<T>>(warm_->view(), DType::kFloat32)
@@ -182,6 +190,11 @@ absl::Status BatchSearch<T>::StartBlock(IndexRange block) {
   }
   screen_->SetBlock(RowsOf(block), kept);
   pool_.Run([&](int worker) { PrepareBlock(block, worker); });
+  return StatusOfWorkers();
+}
+
+template <typename T>
+absl::Status BatchSearch<T>::StatusOfWorkers() const {
   for (const Worker& worker : workers_) {
     if (!worker.status.ok()) return worker.status;
   }
@@ -227,6 +240,8 @@ absl::Status BatchSearch<T>::ScreenChunk(RowSource& docs, int64_t begin) {
     if (!started.ok()) return started;
     pool_.Run([&](int worker) { ScreenBlock(block, worker); });
     if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
+    const absl::Status read = StatusOfWorkers();
+    if (!read.ok()) return read;
     JudgeCodes(block);
     const absl::Status unchanged = docs.CheckUnchanged();
     if (!unchanged.ok()) return unchanged;
@@ -236,7 +251,7 @@ absl::Status BatchSearch<T>::ScreenChunk(RowSource& docs, int64_t begin) {
   }
   pool_.Run([&](int worker) { RescoreChunk(worker); });
   if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
-  return absl::OkStatus();
+  return StatusOfWorkers();
 }
 
 template <typename T>
@@ -271,7 +286,7 @@ void BatchSearch<T>::ScreenBlock(IndexRange block, int w) {
   const IndexRange docs{tiles.begin * kTileDocs, std::min(tiles.end * kTileDocs, block.size())};
   for (int64_t d = docs.begin; d < docs.end; d += plan_.doc_tile) {
     for (int64_t q = queries.begin; q < queries.end; q += query_tile) {
-      if (progress_.cancelled()) return;
+      if (progress_.cancelled() || !worker.status.ok()) return;
       const int64_t query = once_more ? wrongly_guessed_[static_cast<size_t>(q)] : q;
       ScreenTile({query, query + std::min(query_tile, queries.end - q)},
                  {d, std::min(d + plan_.doc_tile, docs.end)}, block.begin, split, worker);
@@ -290,6 +305,12 @@ void BatchSearch<T>::ScreenTile(IndexRange queries, IndexRange docs, int64_t blo
   if (screen_->refiner() == nullptr) {
     for (int64_t query = queries.begin; query < queries.end; ++query) {
       TakeCandidates(query, split, scores_of(query), chunk_docs, worker);
+    }
+    return;
+  }
+  if (waits_ && !sampling_) {
+    for (int64_t query = queries.begin; query < queries.end; ++query) {
+      TakeSurvivors(query, split, scores_of(query), chunk_docs, worker);
     }
     return;
   }
@@ -333,15 +354,20 @@ double BatchSearch<T>::UpperBound(float lower, int32_t doc, double error) const 
 
 template <typename T>
 void BatchSearch<T>::RemoveSelf(int64_t query, CandidateList<T>& list) const {
+  RemoveSelf(query, list.lower, list.doc, list.size);
+}
+
+template <typename T>
+void BatchSearch<T>::RemoveSelf(int64_t query, float* lower, int32_t* doc, int64_t& size) const {
   if (!params_.exclude_self || sampling_) return;
   const int64_t self = first_query_ + query - params_.first_doc - chunk_begin_;
-  const auto end = list.doc + list.size;
-  const auto found = std::lower_bound(list.doc, end, self);
+  int32_t* const end = doc + size;
+  int32_t* const found = std::lower_bound(doc, end, self);
   if (found == end || *found != self) return;
-  const int64_t at = found - list.doc;
-  std::copy(list.doc + at + 1, end, list.doc + at);
-  std::copy(list.lower + at + 1, list.lower + list.size, list.lower + at);
-  --list.size;
+  const int64_t at = found - doc;
+  std::copy(doc + at + 1, end, doc + at);
+  std::copy(lower + at + 1, lower + size, lower + at);
+  --size;
 }
 
 template <typename T>

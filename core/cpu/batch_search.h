@@ -13,10 +13,12 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -36,6 +38,10 @@
 #include "core/search/search_state.h"
 
 namespace tiny_knn {
+
+// Where a search of warm docs wants no more than one row in so many, times k and queries, it
+// fetches them: below, the pages of a mapping would be touched for a few rows each.
+inline constexpr int64_t kDocsPerRowWanted = 32;
 
 // Thread-compatible; used for one batch. `T` is the working type.
 template <typename T>
@@ -63,10 +69,16 @@ class BatchSearch {
   // Adds what was noticed so far, but for what Finish adds.
   void AddCounts(SearchReport& report) const;
 
-  // Docs of a tile that a screen with a refiner kept for one query.
+  // Docs that a screen with a refiner kept for one query, in their order.
   struct Survivors {
-    std::vector<int32_t> doc;  // [doc_tile + kCandidatePadding]
-    std::vector<float> lower;  // the same size; bounds as the screen gives them
+    explicit Survivors(int64_t capacity)
+        : doc(std::make_unique_for_overwrite<int32_t[]>(Entries(capacity))),
+          lower(std::make_unique_for_overwrite<float[]>(Entries(capacity))) {}
+    static size_t Entries(int64_t capacity) {
+      return static_cast<size_t>(capacity + kCandidatePadding);
+    }
+    std::unique_ptr<int32_t[]> doc;  // [capacity + kCandidatePadding]
+    std::unique_ptr<float[]> lower;  // the same size; bounds as the screen gives them
     int64_t count = 0;
   };
 
@@ -75,8 +87,9 @@ class BatchSearch {
     AlignedVector<float> tile;  // [query_tile, doc_tile] scores
     std::vector<float> lowers;
     std::vector<uint32_t> select_scratch;
-    Survivors survivors[2];
+    std::vector<Survivors> survivors;  // of two queries and a tile, unless they wait
     std::vector<T> row_scratch;
+    AlignedVector<std::byte> fetched_rows;  // a group's, where rows are fetched one by one
     typename CandidateRefiner<T>::Scratch refiner_scratch;
     std::vector<Ranked<T>> found;
     std::vector<Ranked<T>> sort_scratch;
@@ -93,6 +106,21 @@ class BatchSearch {
   absl::Status OpenChunk(RowSource& docs, int64_t begin, int64_t end);
   // The chunk's rows that the screen wants to see first.
   absl::Status StartScreenChunk(RowSource& docs, const KeptDocs& kept);
+  // Whether to fetch each row that is refined or rescored, from docs that are prepared: where this
+  // search wants few of them, and a group for each thread is no more than the block that it does
+  // not have to fetch.
+  bool FetchesEach(const RowSource& docs) const {
+    return prepared_ && docs.can_fetch_each() &&
+           num_queries_ * params_.k <= docs.rows() / kDocsPerRowWanted &&
+           pool_.threads() * kMostRefined <= plan_.doc_block;
+  }
+  // stored[i]: doc docs[i] as `rows`, where it lies, have it; or a copy, in the worker's memory
+  // until the next call. At most kMostRefined docs. False when they could not be read: the worker's
+  // status.
+  bool FindStoredRows(std::span<const int32_t> docs, const ChunkRows<T>& rows, Worker& worker,
+                      const void** stored) const;
+  // The first failure of a thread.
+  absl::Status StatusOfWorkers() const;
   // Gives a block of the chunk to the screen, prepared.
   absl::Status StartBlock(IndexRange block);
   // The block's rows, which PrepareBlock fetches where that is needed.
@@ -132,13 +160,29 @@ class BatchSearch {
   void RefineSurvivors(int64_t query, int64_t split, Survivors& survivors, Worker& worker);
   // Those from `from` on that a threshold raised since rules out.
   void DropSurvivors(int64_t query, int64_t split, int64_t from, Survivors& survivors) const;
+  bool IsBelowThreshold(int64_t query, int64_t split, float lower, int32_t doc) const;
+  // Refines docs, in their order and at most kMostRefined, and puts those that may reach the top k
+  // to where they belong in the list. False when rows could not be read: the worker's status.
+  bool RefineGroup(int64_t query, int64_t split, std::span<const int32_t> docs, Worker& worker);
+  // Of docs that are prepared, which need not be refined while they are at hand: survivors wait
+  // until there are many, and the best are refined first. Then fewer are refined at all.
+  void TakeSurvivors(int64_t query, int64_t split, const float* scores, IndexRange docs,
+                     Worker& worker);
+  // Makes room.
+  void ThinWaiting(int64_t query, int64_t split, Worker& worker);
+  // Refines those whose lower bounds are at least `floor`, and drops those below the threshold.
+  void RefineWaiting(int64_t query, int64_t split, float floor, Worker& worker);
+  // When the chunk ends: all of the query's.
+  void RefineAllWaiting(int64_t query, Worker& worker);
+  // The k-th best lower bound among the query's in these splits that wait; -inf with fewer.
+  float FloorOfWaiting(int64_t query, int64_t first_split, int64_t end_split, Worker& worker) const;
   double UpperBound(float lower, int32_t doc, double error) const;
   void RescoreChunk(int worker);
   // The steps of RescoreChunk, for a thread's own queries. First the last threshold that the screen
   // can prove; returns the k-th best lower bound, -inf with fewer candidates.
   float ThinForRescoring(int64_t query, Worker& worker);
   // Then exact scores, window by window of docs, of candidates whose lower bounds are at least
-  // their query's floor. False when cancelled: scores may be missing.
+  // their query's floor. False when cancelled, or rows could not be read: scores may be missing.
   bool ScoreCandidates(IndexRange queries, const std::vector<float>& floors, Worker& worker);
   // And the merge of those; of the others, what they leave possible stays.
   void MergeScored(int64_t query, float floor, Worker& worker);
@@ -147,6 +191,8 @@ class BatchSearch {
   // some if that makes too little room.
   void Thin(int64_t query, int64_t split, Worker& worker);
   void RemoveSelf(int64_t query, CandidateList<T>& list) const;
+  void RemoveSelf(int64_t query, Survivors& survivors) const;
+  void RemoveSelf(int64_t query, float* lower, int32_t* doc, int64_t& size) const;
   void DropBelowThreshold(int64_t query, int64_t split, CandidateList<T>& list) const;
   void RaiseThreshold(int64_t query, int64_t split, float threshold);
   // Rescores the candidates with the k best lower bounds, and the others too if that leaves the
@@ -156,7 +202,7 @@ class BatchSearch {
   // Candidates that a list holds before it is thinned.
   int64_t Capacity() const;
   // Fills in the keys of candidates [begin, end) whose lower bounds are at least `floor`. False
-  // when cancelled.
+  // when cancelled, or rows could not be read: the worker's status.
   bool ScoreFrom(int64_t query, float floor, CandidateList<T>& list, int64_t begin, int64_t end,
                  Worker& worker) const;
   // Moves these to worker.found.
@@ -188,8 +234,10 @@ class BatchSearch {
   std::unique_ptr<Screen<T>> screen_;
   CpuWarmDocs* const warm_;                // null: nothing is kept
   const bool prepared_;                    // all docs are in warm_
+  const bool waits_;                       // survivors wait to be refined
   DocBoundArrays own_bounds_;              // empty where warm_ has them
   CandidateArena<T> candidates_;           // list ListOf(query, split)
+  std::vector<Survivors> waiting_;         // the same index; empty where none wait
   std::vector<QueryBounds> query_bounds_;  // the same index; each thread writes its own
   std::vector<ExactTop<T>> exact_;
   // A query that several threads screen may be rescored by two at once; stripes of locks.
@@ -204,6 +252,7 @@ class BatchSearch {
   int64_t fetch_step_ = 1;                  // of chunk_'s docs in the source; more for a sample
   BlockRows fetched_;                       // the block, where it is fetched
   std::optional<ChunkRows<T>> block_rows_;  // the same; else nothing
+  RowSource* each_from_ = nullptr;          // where rows are fetched one by one; else null
   DocBoundArrays* bounds_;
   int64_t rank_;  // of the lower bound that makes a threshold: k, or that of the sample
   bool sampling_ = false;

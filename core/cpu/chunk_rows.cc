@@ -20,21 +20,20 @@ ChunkRows<T>::ChunkRows(const MatrixView& rows, DType compute_dtype, int64_t fir
       widened_exactly_(std::is_same_v<T, float> && IsWidenedExactly(rows.dtype, compute_dtype)) {}
 
 template <typename T>
-const T* ChunkRows<T>::Row(int64_t doc, std::vector<T>& scratch) const {
-  const int64_t row = doc - first_doc_;
-  if (in_place_) return static_cast<const T*>(rows_.Row(row));
+const T* ChunkRows<T>::WorkingRow(const void* stored, std::vector<T>& scratch) const {
+  if (in_place_) return static_cast<const T*>(stored);
   scratch.resize(static_cast<size_t>(rows_.dim));
   // The screen converted this row before: it counted, and would have ended with an error.
   ConvertCounts counted_before;
-  ConvertRows<T>(rows_.Slice(row, row + 1), compute_dtype_, /*first_row=*/0, scratch.data(),
-                 rows_.dim, counted_before)
+  const MatrixView row{stored, rows_.dtype, 1, rows_.dim, rows_.row_stride_bytes};
+  ConvertRows<T>(row, compute_dtype_, /*first_row=*/0, scratch.data(), rows_.dim, counted_before)
       .IgnoreError();
   return scratch.data();
 }
 
 template <typename T>
 void ChunkRows<T>::Prefetch(int64_t doc) const {
-  const char* const row = static_cast<const char*>(rows_.Row(doc - first_doc_));
+  const char* const row = static_cast<const char*>(StoredRow(doc));
   const int64_t bytes = rows_.dim * ItemSize(rows_.dtype);
   for (int64_t at = 0; at < bytes; at += kCacheLineBytes) __builtin_prefetch(row + at);
 }

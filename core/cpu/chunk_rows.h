@@ -20,9 +20,9 @@ class ChunkRows {
   DType stored_dtype() const { return rows_.dtype; }
   const void* StoredRow(int64_t doc) const { return rows_.Row(doc - first_doc_); }
 
-  // Row `doc` of the chunk: where it lies, or converted into `scratch` [dim]. Conversion was
-  // checked when the screen prepared the docs. Any thread.
-  const T* Row(int64_t doc, std::vector<T>& scratch) const;
+  // A row as it is stored, StoredRow's or a copy, as working values: where it lies, or converted
+  // into `scratch` [dim]. Conversion was checked when the screen prepared the docs. Any thread.
+  const T* WorkingRow(const void* stored, std::vector<T>& scratch) const;
 
   // Starts to fetch the row into cache. Any thread.
   void Prefetch(int64_t doc) const;

@@ -257,21 +257,16 @@ void Int8Screen::ScoreTile(IndexRange queries, IndexRange docs, float* scores,
 }
 
 void Int8Screen::RefineScores(int64_t query, std::span<const int32_t> docs,
-                              const ChunkRows<float>& rows, const DocBoundArrays& bounds,
-                              Scratch& scratch, float* scores) const {
+                              const void* const* stored, const ChunkRows<float>& rows,
+                              const DocBoundArrays& bounds, Scratch& scratch, float* scores) const {
   const bool unit_rows = params_.metric == Metric::kCosine;
-  const bool stored = rows.are_widened_exactly();
   const float* const query_row = units_.query_row(query);
-  const void* group_rows[kMostRefined];
-  if (stored && !unit_rows) {
-    for (size_t first = 0; first < docs.size(); first += kMostRefined) {
-      const size_t count = std::min(docs.size() - first, size_t{kMostRefined});
-      for (size_t i = 0; i < count; ++i) group_rows[i] = rows.StoredRow(docs[first + i]);
-      Float32Dots(query_row, group_rows, rows.stored_dtype(), static_cast<int64_t>(count), dim_,
-                  scores + first);
-    }
+  if (rows.are_widened_exactly() && !unit_rows) {
+    Float32Dots(query_row, stored, rows.stored_dtype(), static_cast<int64_t>(docs.size()), dim_,
+                scores);
     return;
   }
+  const void* group_rows[kMostDots];
   // As many as there is scratch memory for.
   for (size_t first = 0; first < docs.size(); first += kMostDots) {
     const size_t count = std::min(docs.size() - first, size_t{kMostDots});
@@ -279,7 +274,7 @@ void Int8Screen::RefineScores(int64_t query, std::span<const int32_t> docs,
     for (size_t i = 0; i < count; ++i) {
       std::vector<float>& row_scratch = scratch.rows[i];
       const int32_t doc = docs[first + i];
-      const float* row = rows.Row(doc, row_scratch);
+      const float* row = rows.WorkingRow(stored[first + i], row_scratch);
       group_rows[i] = row;
       if (!unit_rows) continue;
       factors[i] = bounds.inverse_norm[static_cast<size_t>(doc)];

@@ -59,8 +59,9 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
   // `row`: the doc's values as the metric wants them.
   void CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int64_t bound_index,
                DocBoundArrays& bounds);
-  void RefineScores(int64_t query, std::span<const int32_t> docs, const ChunkRows<float>& rows,
-                    const DocBoundArrays& bounds, Scratch& scratch, float* scores) const override;
+  void RefineScores(int64_t query, std::span<const int32_t> docs, const void* const* stored,
+                    const ChunkRows<float>& rows, const DocBoundArrays& bounds, Scratch& scratch,
+                    float* scores) const override;
   void PrefetchQuery(int64_t query) const override;
 
   const SearchParams params_;

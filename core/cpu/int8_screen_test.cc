@@ -83,6 +83,8 @@ WorstRatios CheckEveryPair(Metric metric, int64_t dim, const Rows& rows) {
   const ChunkRows<float> chunk_rows(docs, DType::kFloat32);
   std::vector<int32_t> all_docs(static_cast<size_t>(kDocs));
   std::iota(all_docs.begin(), all_docs.end(), 0);
+  std::vector<const void*> all_rows;
+  for (const int32_t doc : all_docs) all_rows.push_back(chunk_rows.StoredRow(doc));
   std::vector<float> refined(all_docs.size());
   CandidateRefiner<float>::Scratch scratch;
   WorstRatios worst;
@@ -92,7 +94,8 @@ WorstRatios CheckEveryPair(Metric metric, int64_t dim, const Rows& rows) {
         std::max(ratio, std::abs(static_cast<double>(score) - static_cast<double>(exact)) / bound);
   };
   for (int64_t q = 0; q < kQueries; ++q) {
-    screen.refiner()->RefineScores(q, all_docs, chunk_rows, bounds, scratch, refined.data());
+    screen.refiner()->RefineScores(q, all_docs, all_rows.data(), chunk_rows, bounds, scratch,
+                                   refined.data());
     const float factor = screen.CandidateErrorFactor(q);
     {
       // Many at once are as many one by one; a threshold in the middle keeps about half.

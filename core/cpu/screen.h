@@ -112,10 +112,11 @@ class CandidateRefiner {
     std::vector<T> rows[kMostDots];
   };
 
-  // scores[i] ~ query, doc docs[i] of the chunk whose rows and bounds are given. Any thread.
-  virtual void RefineScores(int64_t query, std::span<const int32_t> docs, const ChunkRows<T>& rows,
-                            const DocBoundArrays& bounds, Scratch& scratch,
-                            float* scores) const = 0;
+  // scores[i] ~ query, doc docs[i] of the chunk whose bounds are given: stored[i] is its row, there
+  // or elsewhere, as the chunk's `rows` are stored. Any thread.
+  virtual void RefineScores(int64_t query, std::span<const int32_t> docs, const void* const* stored,
+                            const ChunkRows<T>& rows, const DocBoundArrays& bounds,
+                            Scratch& scratch, float* scores) const = 0;
 
   // Starts to fetch the query into cache. Any thread.
   virtual void PrefetchQuery(int64_t query) const = 0;

@@ -4,10 +4,8 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <memory>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,7 +14,7 @@
 #include "absl/status/statusor.h"
 #include "core/cpu/cpu_engine.h"
 #include "core/cpu/cpu_warm_docs.h"
-#include "core/io/row_source.h"
+#include "core/cpu/warm_search_for_test.h"
 #include "core/search/engine.h"
 #include "core/search/planner.h"
 #include "core/search/search.h"
@@ -30,49 +28,6 @@ using testing::HasSubstr;
 
 constexpr int64_t kQueries = 11;
 constexpr int64_t kDocs = 900;
-constexpr int64_t kDim = 37;
-
-// Rows of memory; counts who asks for them.
-class WatchedSource : public RowSource {
- public:
-  WatchedSource(std::string name, const MatrixView& matrix, int64_t buffer_bytes = 0)
-      : RowSource(std::move(name), matrix.dtype, matrix.rows, matrix.dim),
-        matrix_(matrix),
-        buffer_bytes_(buffer_bytes) {}
-
-  absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
-    ++reads;
-    largest_read = std::max(largest_read, end - begin);
-    return matrix_.Slice(begin, end);
-  }
-  void Release() override {}
-  absl::Status CheckUnchanged() override {
-    return checks_left-- > 0 ? absl::OkStatus() : absl::DataLossError("the file changed");
-  }
-  int64_t buffer_bytes_per_row() const override { return buffer_bytes_; }
-
-  int reads = 0;
-  int64_t largest_read = 0;
-  int checks_left = std::numeric_limits<int>::max();
-
- private:
-  MatrixView matrix_;
-  int64_t buffer_bytes_;
-};
-
-struct Results : TopKSink {
-  absl::Status Take(int64_t, const TopKView& rows) override {
-    if (--batches_left < 0) return absl::ResourceExhaustedError("disk full");
-    indices.insert(indices.end(), rows.indices, rows.indices + rows.num_queries * rows.k);
-    const auto* bytes = static_cast<const char*>(rows.scores);
-    scores.insert(scores.end(), bytes,
-                  bytes + rows.num_queries * rows.k * ItemSize(rows.score_dtype));
-    return absl::OkStatus();
-  }
-  std::vector<int64_t> indices;
-  std::vector<char> scores;
-  int batches_left = std::numeric_limits<int>::max();
-};
 
 struct CancelledAfter : Progress {
   explicit CancelledAfter(int questions) : left(questions) {}
@@ -80,14 +35,6 @@ struct CancelledAfter : Progress {
   bool cancelled() const override { return left.fetch_sub(1) <= 0; }
   mutable std::atomic<int> left;
 };
-
-std::vector<float> GaussianRows(int64_t rows, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(rows * kDim));
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 class WarmSearchTest : public testing::Test {
  protected:

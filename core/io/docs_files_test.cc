@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -311,8 +312,24 @@ TEST_F(DocsFilesTest, ARangeIsRowsOfTheWhole) {
   int16_t value;
   std::memcpy(&value, view->Row(0), 2);
   EXPECT_EQ(value, 70);
+  EXPECT_FALSE(range->can_fetch_each());
   std::ofstream(folder_ + "/d1.npy", std::ios::app) << "more";
   EXPECT_TRUE(absl::IsDataLoss(range->CheckUnchanged()));
+}
+
+TEST_F(DocsFilesTest, EachRowOfARangeOfOneFileCanBeFetched) {
+  Write("d.npy", 40);
+  auto docs = OpenDocs(folder_ + "/d.npy", std::nullopt);
+  ASSERT_TRUE(docs.ok());
+  const auto range = MakeRowRange(std::move(docs->rows), 30, 40);
+  ASSERT_TRUE(range->can_fetch_each());
+  const auto view = range->Rows(0, 10);
+  ASSERT_TRUE(view.ok());
+  const size_t row_bytes = static_cast<size_t>(view->row_stride_bytes);
+  std::vector<std::byte> rows(2 * row_bytes);
+  ASSERT_TRUE(range->FetchEach(std::vector<int64_t>{9, 2}, rows.data()).ok());
+  EXPECT_EQ(std::memcmp(rows.data(), view->Row(9), row_bytes), 0);
+  EXPECT_EQ(std::memcmp(rows.data() + row_bytes, view->Row(2), row_bytes), 0);
 }
 
 }  // namespace

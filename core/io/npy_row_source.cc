@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -100,6 +101,11 @@ class FileSource : public RowSource {
   // Any thread. Starts to read ahead where the system does not have the bytes at hand.
   absl::Status ReadExactly(int64_t offset, std::byte* out, int64_t bytes) {
     if (ReadAtHand(offset, out, bytes)) return absl::OkStatus();
+    return ReadWaiting(offset, out, bytes);
+  }
+
+  // The same of bytes that are waited for.
+  absl::Status ReadWaiting(int64_t offset, std::byte* out, int64_t bytes) {
     absl::StatusOr<int64_t> got =
         ReadAt(file_.fd.get(), offset, {out, static_cast<size_t>(bytes)}, name());
     if (!got.ok()) return got.status();
@@ -132,13 +138,36 @@ class FileSource : public RowSource {
     return absl::OkStatus();
   }
 
+  // The same of rows that lie anywhere, without a thread that reads ahead.
+  absl::Status ReadEachStoredRow(std::span<const int64_t> rows, std::byte* out) {
+    std::vector<size_t> missing;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (ReadWithoutWaiting(OffsetOf(rows[i]), out + static_cast<int64_t>(i) * row_bytes(),
+                             row_bytes())) {
+        continue;
+      }
+      missing.push_back(i);
+      readahead(file_.fd.get(), OffsetOf(rows[i]), static_cast<size_t>(row_bytes()));
+    }
+    for (const size_t i : missing) {
+      absl::Status status =
+          ReadWaiting(OffsetOf(rows[i]), out + static_cast<int64_t>(i) * row_bytes(), row_bytes());
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
  private:
-  // What need not be waited for. Once that was too little, a thread sees to it, and it is not tried
-  // again: false.
+  // What need not be waited for: false where that is too little.
+  bool ReadWithoutWaiting(int64_t offset, std::byte* out, int64_t bytes) const {
+    const iovec part = {out, static_cast<size_t>(bytes)};
+    return preadv2(file_.fd.get(), &part, 1, offset, RWF_NOWAIT) == bytes;
+  }
+
+  // The same. Once that was too little, a thread sees to it, and it is not tried again: false.
   bool ReadAtHand(int64_t offset, std::byte* out, int64_t bytes) {
     if (not_at_hand_.load(std::memory_order_relaxed)) return false;
-    const iovec part = {out, static_cast<size_t>(bytes)};
-    if (preadv2(file_.fd.get(), &part, 1, offset, RWF_NOWAIT) == bytes) return true;
+    if (ReadWithoutWaiting(offset, out, bytes)) return true;
     not_at_hand_.store(true, std::memory_order_relaxed);
     if (stored_bytes() >= kLeastAheadBytes) ahead_.Start();
     return false;
@@ -192,6 +221,12 @@ class MappedSource final : public FileSource {
     absl::Status status = ReadStoredRows(rows, out);
     if (status.ok() && rows.step == 1) ahead().ReachedTo(rows.begin + rows.count);
     return status;
+  }
+
+  bool can_fetch_each() const override { return true; }
+
+  absl::Status FetchEach(std::span<const int64_t> rows, std::byte* out) override {
+    return ReadEachStoredRow(rows, out);
   }
 
   void Release() override {

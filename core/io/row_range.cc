@@ -1,7 +1,10 @@
 #include "core/io/row_range.h"
 
 #include <cstddef>
+#include <cstdint>
+#include <span>
 #include <utility>
+#include <vector>
 
 namespace tiny_knn {
 namespace {
@@ -22,6 +25,12 @@ class RowRange final : public RowSource {
   bool needs_fetch() const override { return rows_->needs_fetch(); }
   absl::Status Fetch(const RowSelection& rows, std::byte* out) override {
     return rows_->Fetch({begin_ + rows.begin, rows.count, rows.step}, out);
+  }
+  bool can_fetch_each() const override { return rows_->can_fetch_each(); }
+  absl::Status FetchEach(std::span<const int64_t> rows, std::byte* out) override {
+    std::vector<int64_t> of_all(rows.begin(), rows.end());
+    for (int64_t& row : of_all) row += begin_;
+    return rows_->FetchEach(of_all, out);
   }
   void Release() override { rows_->Release(); }
   absl::Status CheckUnchanged() override { return rows_->CheckUnchanged(); }

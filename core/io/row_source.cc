@@ -71,6 +71,10 @@ absl::Status RowSource::Fetch(const RowSelection& /*rows*/, std::byte* /*out*/) 
   return absl::InternalError(fmt::format("{}: its rows need not be fetched", name_));
 }
 
+absl::Status RowSource::FetchEach(std::span<const int64_t> /*rows*/, std::byte* /*out*/) {
+  return absl::InternalError(fmt::format("{}: its rows cannot be fetched each", name_));
+}
+
 std::unique_ptr<RowSource> MakeMemoryRowSource(std::string name, const MatrixView& matrix) {
   return std::make_unique<MemorySource>(std::move(name), matrix);
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -55,6 +56,16 @@ class RowSource {
   // cost of a mapping's first touch. Any number of threads at once, for different rows.
   // Errors: DataLoss when the file ends too early, Internal (I/O error).
   virtual absl::Status Fetch(const RowSelection& rows, std::byte* out);
+
+  // Whether FetchEach may be called.
+  virtual bool can_fetch_each() const { return false; }
+
+  // Copies rows `rows`, in any order and started or not, to `out` [rows.size(), dim], as in a view:
+  // for who wants few of many. A page of a mapping costs several times as much as the row on it,
+  // for its neighbours are mapped with it, and have to be unmapped. Nothing is read ahead; what the
+  // disk has to bring is asked for at once. Any number of threads at once, also while a view is
+  // read. Errors: as Fetch.
+  virtual absl::Status FetchEach(std::span<const int64_t> rows, std::byte* out);
 
   // Says that no view is in use any more: pages may go, buffers may be kept for the next Rows call.
   virtual void Release() = 0;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -180,6 +181,50 @@ TEST(RowSourceTest, FetchedRowsAreThoseOfTheViewInEveryLayout) {
   }
 }
 
+TEST(RowSourceTest, FetchesEachOfAnyRowsWhetherTheyAreInThePageCacheOrNot) {
+  const std::string path = TestPath("x.npy");
+  constexpr int64_t kRows = 20000;
+  constexpr int64_t kDim = 300;
+  WriteFile(path, NpyBytes(kRows, kDim, {}));
+  auto source = OpenNpyRowSource(path, std::nullopt);
+  ASSERT_TRUE(source.ok()) << source.status();
+  ASSERT_TRUE((*source)->can_fetch_each());
+  std::vector<int64_t> rows = {kRows - 1, 0, 777, 777, 12345, 3};
+  for (int64_t row = 0; row < kRows; row += 97) rows.push_back(row);
+  std::vector<int32_t> values(rows.size() * kDim);
+  for (const bool cached : {true, false}) {
+    if (!cached) {
+      const int fd = open(path.c_str(), O_RDONLY);
+      ASSERT_EQ(fsync(fd), 0);
+      ASSERT_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+      close(fd);
+    }
+    std::fill(values.begin(), values.end(), -1);
+    const absl::Status status =
+        (*source)->FetchEach(rows, reinterpret_cast<std::byte*>(values.data()));
+    ASSERT_TRUE(status.ok()) << status;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      for (int64_t j = 0; j < kDim; ++j) {
+        ASSERT_EQ(values[i * kDim + static_cast<size_t>(j)], Value(rows[i], j)) << rows[i];
+      }
+    }
+  }
+}
+
+TEST(RowSourceTest, FetchingEachOfATruncatedFileIsDataLoss) {
+  const std::string path = TestPath("x.npy");
+  const std::string bytes = NpyBytes(1000, 8, {});
+  WriteFile(path, bytes);
+  auto source = OpenNpyRowSource(path, std::nullopt);
+  ASSERT_TRUE(source.ok());
+  ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(bytes.size() - 500 * 32)), 0);
+  std::vector<std::byte> out(2 * 32);
+  EXPECT_TRUE((*source)->FetchEach(std::vector<int64_t>{499, 0}, out.data()).ok());
+  const absl::Status status = (*source)->FetchEach(std::vector<int64_t>{0, 500}, out.data());
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_NE(std::string(status.message()).find("was truncated"), std::string::npos) << status;
+}
+
 TEST(RowSourceTest, RowsInMemoryNeedNoFetch) {
   const std::vector<int32_t> rows = {1, 2, 3, 4};
   const auto source = MakeMemoryRowSource("docs", {rows.data(), DType::kInt32, 2, 2, 8});
@@ -187,6 +232,9 @@ TEST(RowSourceTest, RowsInMemoryNeedNoFetch) {
   EXPECT_EQ(source->StartRows(1, 2)->data, rows.data() + 2);
   std::vector<std::byte> out(16);
   EXPECT_EQ(source->Fetch({0, 1}, out.data()).code(), absl::StatusCode::kInternal);
+  EXPECT_FALSE(source->can_fetch_each());
+  EXPECT_EQ(source->FetchEach(std::vector<int64_t>{0}, out.data()).code(),
+            absl::StatusCode::kInternal);
 }
 
 // Whether the system holds all of bytes [begin, end) of the file in memory.

@@ -41,6 +41,12 @@ constexpr int64_t kMinQueriesPerThread = 16;
 constexpr int64_t kExtraCandidates = 128;
 // Float32 lower bound, int32 doc, and the exact score once it is known.
 constexpr int64_t kCandidateBytes = 4 + 4 + 8;
+// Survivors of codes that were kept wait to be refined: so many, or so many times k. The more there
+// are, the fewer of them are refined in the end; these fit a core's cache where queries are few.
+constexpr int64_t kLeastWaiting = 2048;
+constexpr int64_t kWaitingPerResult = 6;
+// Float32 lower bound and int32 doc.
+constexpr int64_t kWaitingBytes = 4 + 4;
 // Norm and two screen offsets, float32 each.
 constexpr int64_t kDocScalarBytes = 12;
 // Thresholds, norms and other scalars of a query.
@@ -105,8 +111,11 @@ QueryBytes BytesPerQuery(const ProblemShape& shape, const MachineLimits& limits,
   const int64_t code_bytes = plan.screen == ScreenKind::kInt8Codes ? shape.dim + 64 : 0;
   // The top k so far, and the same as it is saved or was found saved.
   const int64_t exact_bytes = (shape.k + 1) * (limits.saves_state ? 64 : 16);
+  const int64_t waiting_bytes =
+      plan.waiting_capacity > 0 ? (plan.waiting_capacity + kCandidatePadding) * kWaitingBytes : 0;
+  const int64_t candidate_bytes = (plan.candidate_capacity + kCandidatePadding) * kCandidateBytes;
   return {row_bytes + code_bytes + shape.query_buffer_bytes_per_row + kQueryScalarBytes,
-          plan.doc_splits * (plan.candidate_capacity + kCandidatePadding) * kCandidateBytes,
+          plan.doc_splits * (candidate_bytes + waiting_bytes),
           exact_bytes + shape.k * (8 + score_bytes)};
 }
 
@@ -205,6 +214,9 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   // the sooner it rises the better, so their lists are shorter.
   plan.candidate_capacity = coded ? CodedCandidates(shape.k, num_docs)
                                   : std::min(2 * shape.k, num_docs) + kExtraCandidates;
+  if (coded && limits.keeps_docs) {
+    plan.waiting_capacity = std::max(kLeastWaiting, kWaitingPerResult * shape.k);
+  }
 
   plan.memory.doc_blocks = (plan.doc_block + (coded ? kCodedPanel : 0)) * block_bytes_per_doc;
   plan.memory.score_tiles =
@@ -216,7 +228,8 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
         CeilDivide(plan.doc_block * stored_row_bytes, kHugePageBytes) * kHugePageBytes;
   }
   const int64_t candidates = splits * plan.candidate_capacity;
-  plan.memory.scratch = plan.threads * (candidates * 8 + 2 * (candidates + shape.k + 1) * 16);
+  plan.memory.scratch = plan.threads * ((candidates + splits * plan.waiting_capacity) * 8 +
+                                        2 * (candidates + shape.k + 1) * 16);
   for (const int64_t buffer : {shape.query_buffer_bytes_per_row, shape.doc_buffer_bytes_per_row}) {
     if (buffer > 0) plan.memory.scratch += kReaderStagingBytes;
   }

@@ -209,6 +209,25 @@ TEST(PlannerTest, ChoosesCodesWhereTheyPay) {
   EXPECT_EQ(plan.screen, ScreenKind::kFloat32Gemm);
 }
 
+TEST(PlannerTest, SurvivorsOfCodesThatAreKeptWaitAndCount) {
+  MachineLimits limits{.threads = 2,
+                       .memory_limit_bytes = 8 * kGiB,
+                       .has_int8_dot_products = true,
+                       .keeps_docs = true};
+  const ProblemShape shape = Shape(64, 200'000, 768, 1000);
+  const SearchPlan kept = *PlanSearch(shape, limits);
+  EXPECT_GE(kept.waiting_capacity, 6000);
+  EXPECT_GE(PlanSearch(Shape(64, 200'000, 768, 1), limits)->waiting_capacity, 2048);
+  limits.keeps_docs = false;
+  const SearchPlan once = *PlanSearch(shape, limits);
+  EXPECT_EQ(once.waiting_capacity, 0);
+  ASSERT_EQ(once.doc_splits, kept.doc_splits);
+  const int64_t lists = 64 * kept.doc_splits;
+  EXPECT_GE(kept.memory.candidates - once.memory.candidates, lists * kept.waiting_capacity * 8);
+  EXPECT_GE(kept.memory.scratch - once.memory.scratch,
+            2 * kept.doc_splits * kept.waiting_capacity * 8);
+}
+
 TEST(PlannerTest, FetchedRowsOfABlockStayInCacheAndCount) {
   const MachineLimits limits{
       .threads = 2, .memory_limit_bytes = kGiB, .has_int8_dot_products = true};

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/matrix/dtype.h"
@@ -23,6 +24,7 @@ namespace tiny_knn {
 // can tell, and what it was prepared for.
 struct WarmKey {
   FileVersion file;
+  std::optional<std::pair<int64_t, int64_t>> range = {};  // [first, second) of its rows; else all
   std::optional<DType> input_dtype;
   DType compute_dtype = DType::kFloat32;
   Metric metric = Metric::kInnerProduct;

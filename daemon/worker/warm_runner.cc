@@ -84,8 +84,11 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   // Taken by name, before and after opening: had another file been there in between, it would have
   // to have been put in place and taken away again by its owner.
   const std::string docs_path = ResolvePath(spec, spec.docs_path);
-  // What is kept is of all docs of one file.
-  const ExaminedDocs before = spec.docs_range ? ExaminedDocs() : ExamineDocs(docs_path);
+  ExaminedDocs before = ExamineDocs(docs_path);
+  if (!spec.checkpoint_path.empty()) {
+    before.may_be_kept = false;
+    before.why_not = "a search with a checkpoint goes through them chunk by chunk";
+  }
   absl::StatusOr<PreparedJob> job =
       PrepareJob(spec, before.may_be_kept ? DocsUse::kKept : DocsUse::kOnce);
   if (!job.ok()) return AsBadInput(job.status());
@@ -100,12 +103,13 @@ absl::Status WarmRunner::RunNarrowed(const WorkerRun& run, JobListener& listener
   if (before.version) cache_.DropOutdated(*before.version, docs_path);
   WarmDocs* warm_docs = nullptr;
   if (before.may_be_kept && before.version == after) {
-    const WarmKey key{.file = *before.version,
-                      .input_dtype = spec.input_dtype,
-                      .compute_dtype = spec.compute_dtype,
-                      .metric = spec.metric,
-                      .engine = chosen->name,
-                      .screen = job->plan.screen};
+    WarmKey key{.file = *before.version,
+                .input_dtype = spec.input_dtype,
+                .compute_dtype = spec.compute_dtype,
+                .metric = spec.metric,
+                .engine = chosen->name,
+                .screen = job->plan.screen};
+    if (job->part) key.range = {job->part->docs_begin, job->part->docs_end};
     warm_docs = ChooseWarmDocs(limits, key, engine, *job);
   }
   if (warm_docs == nullptr) {

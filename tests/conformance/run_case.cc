@@ -299,6 +299,7 @@ SearchPlan PlanFor(const EngineUnderTest& engine, const Case& c) {
     for (int64_t* const docs : {&plan.doc_block, &plan.doc_tile}) {
       *docs = (*docs + kUnit - 1) / kUnit * kUnit;
     }
+    plan.waiting_capacity = c.k + c.k / 2 + 3;  // so that it fills up again and again
   }
   return plan;
 }

@@ -43,6 +43,8 @@ int Main(int argc, char** argv) {
                                         /*warm=*/false, ScreenKind::kFloat32Gemm,
                                         false,          /*guesses=*/true};
   const EngineUnderTest warm_engine{"mutantwarm", mutant::MakeCpuEngine, /*warm=*/true};
+  const EngineUnderTest warm_coded_engine{"mutantint8warm", mutant::MakeCpuEngine, /*warm=*/true,
+                                          ScreenKind::kInt8Codes};
   std::vector<std::pair<std::string, std::string>> failures;
   std::vector<Case> cases = AllCases();
   std::stable_partition(cases.begin(), cases.end(), [&](const Case& c) {
@@ -55,6 +57,7 @@ int Main(int argc, char** argv) {
     if (difference.empty()) difference = RunCase(c, coded_engine);
     if (difference.empty()) difference = RunCase(c, guessing_engine);
     if (difference.empty()) difference = RunCase(c, warm_engine);
+    if (difference.empty()) difference = RunCase(c, warm_coded_engine);
     if (difference.empty()) continue;
     failures.emplace_back(c.name, std::move(difference));
     if (!count_all) break;
