@@ -29,11 +29,10 @@ constexpr int64_t kPanelBytes = 64;
 // piece of the file of its own.
 constexpr int64_t kMostTransposeRows = 32 * 1024;
 constexpr int64_t kLeastTransposeRows = 1024;
-// How far a thread asks for rows ahead of who reads them: what a fast disk delivers in some tens of
-// milliseconds, the time that compute threads may spend without reading.
-constexpr int64_t kAheadBytes = int64_t{64} << 20;
-// It asks for so much of it at a time, each time a short call.
+// A thread asks for so much of what is ahead at a time, each time a short call.
 constexpr int64_t kAheadSteps = 16;
+// Whether the system has a file at hand is seen so far behind its header.
+constexpr int64_t kProbeDistance = int64_t{1} << 20;
 // Files that the system reads ahead in one go need no thread.
 constexpr int64_t kLeastAheadBytes = int64_t{4} << 20;
 
@@ -41,10 +40,10 @@ bool SameTime(const timespec& a, const timespec& b) {
   return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
-// Rows that take kAheadBytes.
+// Rows that take kReadAheadBytes.
 int64_t AheadRows(const NpyHeader& header) {
   const int64_t row_bytes = std::max<int64_t>(1, header.dim * ItemSize(header.dtype));
-  return std::max<int64_t>(1, kAheadBytes / row_bytes);
+  return std::max<int64_t>(1, kReadAheadBytes / row_bytes);
 }
 
 int64_t TransposeRows(const NpyHeader& header) {
@@ -96,6 +95,19 @@ class FileSource : public RowSource {
   int64_t row_bytes() const { return dim() * ItemSize(dtype()); }
   int64_t OffsetOf(int64_t row) const { return header_.data_offset + row * row_bytes(); }
   ReadAhead& ahead() { return ahead_; }
+
+  // RowSource::ExpectFetch, in C order.
+  void ExpectReading(int64_t row) {
+    ahead_.SeekTo(row);
+    if (row == rows()) return;
+    // What was read to open the file says nothing of the rest.
+    const int64_t last = header_.data_offset + header_.data_bytes() - 1;
+    std::byte probe;
+    if (ReadAtHand(std::min(OffsetOf(row) + kProbeDistance, last), &probe, 1)) return;
+    if (stored_bytes() < kLeastAheadBytes) {
+      readahead(file_.fd.get(), header_.data_offset, static_cast<size_t>(stored_bytes()));
+    }
+  }
 
   // Any thread. Starts to read ahead where the system does not have the bytes at hand.
   absl::Status ReadExactly(int64_t offset, std::byte* out, int64_t bytes) {
@@ -172,18 +184,11 @@ class MappedSource final : public FileSource {
 
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
     mapping_->WillNeed(OffsetOf(begin), OffsetOf(end));
-    return StartRows(begin, end);
+    return Start(begin, end);
   }
 
-  absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end) override {
-    ahead().SeekTo(begin);
-    const int64_t first = OffsetOf(begin);
-    const int64_t last = OffsetOf(end);
-    if (last > first) {
-      used_begin_ = used_end_ == 0 ? first : std::min(used_begin_, first);
-      used_end_ = std::max(used_end_, last);
-    }
-    return MatrixView{mapping_->bytes().data() + first, dtype(), end - begin, dim(), row_bytes()};
+  absl::StatusOr<std::vector<MatrixView>> StartRows(int64_t begin, int64_t end) override {
+    return std::vector<MatrixView>{Start(begin, end)};
   }
 
   bool needs_fetch() const override { return true; }
@@ -193,6 +198,8 @@ class MappedSource final : public FileSource {
     if (status.ok() && rows.step == 1) ahead().ReachedTo(rows.begin + rows.count);
     return status;
   }
+
+  void ExpectFetch(int64_t row) override { ExpectReading(row); }
 
   void Release() override {
     mapping_->DontNeed(used_begin_, used_end_);
@@ -210,6 +217,17 @@ class MappedSource final : public FileSource {
   int64_t buffer_bytes_per_row() const override { return 0; }
 
  private:
+  MatrixView Start(int64_t begin, int64_t end) {
+    ahead().SeekTo(begin);
+    const int64_t first = OffsetOf(begin);
+    const int64_t last = OffsetOf(end);
+    if (last > first) {
+      used_begin_ = used_end_ == 0 ? first : std::min(used_begin_, first);
+      used_end_ = std::max(used_end_, last);
+    }
+    return {mapping_->bytes().data() + first, dtype(), end - begin, dim(), row_bytes()};
+  }
+
   std::unique_ptr<MappedFile> mapping_;
   // Bytes handed out since the last Release; both 0 when none.
   int64_t used_begin_ = 0;
@@ -223,21 +241,17 @@ class BufferedSource final : public FileSource {
   using FileSource::FileSource;
 
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
-    absl::StatusOr<MatrixView> view = StartRows(begin, end);
+    absl::StatusOr<MatrixView> view = Start(begin, end);
     if (!view.ok() || !needs_fetch()) return view;
     absl::Status status = ReadRows(begin, end);
     if (!status.ok()) return status;
     return view;
   }
 
-  absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end) override {
-    ahead().SeekTo(begin);
-    started_ = begin;
-    const int64_t bytes = (end - begin) * row_bytes();
-    absl::Status status = buffer_.Grow(bytes, name());
-    if (status.ok() && bytes > 0 && !needs_fetch()) status = ReadColumns(begin, end);
-    if (!status.ok()) return status;
-    return MatrixView{buffer_.data(), dtype(), end - begin, dim(), row_bytes()};
+  absl::StatusOr<std::vector<MatrixView>> StartRows(int64_t begin, int64_t end) override {
+    const absl::StatusOr<MatrixView> view = Start(begin, end);
+    if (!view.ok()) return view.status();
+    return std::vector<MatrixView>{*view};
   }
 
   // Pieces of columns are worth reading and transposing many rows at a time only.
@@ -256,11 +270,26 @@ class BufferedSource final : public FileSource {
     return status;
   }
 
+  // Columns have been read already.
+  void ExpectFetch(int64_t row) override {
+    if (needs_fetch()) ExpectReading(row);
+  }
+
   void Release() override {}
 
   int64_t buffer_bytes_per_row() const override { return row_bytes(); }
 
  private:
+  absl::StatusOr<MatrixView> Start(int64_t begin, int64_t end) {
+    ahead().SeekTo(begin);
+    started_ = begin;
+    const int64_t bytes = (end - begin) * row_bytes();
+    absl::Status status = buffer_.Grow(bytes, name());
+    if (status.ok() && bytes > 0 && !needs_fetch()) status = ReadColumns(begin, end);
+    if (!status.ok()) return status;
+    return MatrixView{buffer_.data(), dtype(), end - begin, dim(), row_bytes()};
+  }
+
   std::byte* PlaceOf(int64_t row) { return buffer_.data() + (row - started_) * row_bytes(); }
 
   void Swap(std::byte* data, int64_t num_rows) const {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -41,10 +42,15 @@ class RowSource {
   virtual absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) = 0;
 
   // The same rows for one who goes through the matrix from the first row to the last, range after
-  // range. Where needs_fetch(), a row must be fetched before it is read from the view, and when the
-  // disk is what the search waits for, a thread asks it for the rows ahead, those of the next range
-  // too. That thread ends with the source.
-  virtual absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end);
+  // range: where they lie, the rows of one view behind those of another; at least one view, and
+  // just one unless needs_fetch(). Where needs_fetch(), a row must be fetched before it is read
+  // from its view, and when the disk is what the search waits for, a thread asks it for the rows
+  // ahead, those of the next range too. That thread ends with the source.
+  virtual absl::StatusOr<std::vector<MatrixView>> StartRows(int64_t begin, int64_t end);
+
+  // The most rows that StartRows surely hands out where they lie. Of more, it may have to copy some
+  // on the calling thread.
+  virtual int64_t most_rows_in_place() const { return rows_; }
 
   // Whether rows of a view of StartRows are there only after Fetch; else Fetch is not to be called.
   virtual bool needs_fetch() const { return false; }
@@ -55,6 +61,10 @@ class RowSource {
   // cost of a mapping's first touch. Any number of threads at once, for different rows.
   // Errors: DataLoss when the file ends too early, Internal (I/O error).
   virtual absl::Status Fetch(const RowSelection& rows, std::byte* out);
+
+  // Rows from `row` on will be fetched soon, of this range or the next: if the disk has to be asked
+  // for them, that begins. Any thread; returns at once.
+  virtual void ExpectFetch(int64_t /*row*/) {}
 
   // Says that no view is in use any more: pages may go, buffers may be kept for the next Rows call.
   virtual void Release() = 0;

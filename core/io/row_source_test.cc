@@ -1,13 +1,11 @@
 #include "core/io/row_source.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +15,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/io/page_cache_for_test.h"
 #include "core/io/unprivileged_for_test.h"
 #include "core/matrix/dtype.h"
 #include "core/matrix/matrix_view.h"
@@ -162,8 +161,10 @@ TEST(RowSourceTest, FetchedRowsAreThoseOfTheViewInEveryLayout) {
     WriteFile(path, NpyBytes(1000, 17, layout));
     const auto source = OpenNpyRowSource(path, std::nullopt);
     ASSERT_TRUE(source.ok()) << source.status();
-    const auto view = (*source)->StartRows(200, 900);
-    ASSERT_TRUE(view.ok()) << view.status();
+    const auto views = (*source)->StartRows(200, 900);
+    ASSERT_TRUE(views.ok()) << views.status();
+    ASSERT_EQ(views->size(), 1u);
+    const MatrixView& view = views->front();
     ASSERT_EQ((*source)->needs_fetch(), !layout.fortran);
     if ((*source)->needs_fetch()) {
       ExpectFetched(**source, {201, 7, 100});
@@ -172,7 +173,7 @@ TEST(RowSourceTest, FetchedRowsAreThoseOfTheViewInEveryLayout) {
     }
     for (int64_t i = 200; i < 900; ++i) {
       for (int64_t j = 0; j < 17; ++j) {
-        ASSERT_EQ(static_cast<const int32_t*>(view->Row(i - 200))[j], Value(i, j)) << i << " " << j;
+        ASSERT_EQ(static_cast<const int32_t*>(view.Row(i - 200))[j], Value(i, j)) << i << " " << j;
       }
     }
     (*source)->Release();
@@ -184,35 +185,9 @@ TEST(RowSourceTest, RowsInMemoryNeedNoFetch) {
   const std::vector<int32_t> rows = {1, 2, 3, 4};
   const auto source = MakeMemoryRowSource("docs", {rows.data(), DType::kInt32, 2, 2, 8});
   EXPECT_FALSE(source->needs_fetch());
-  EXPECT_EQ(source->StartRows(1, 2)->data, rows.data() + 2);
+  EXPECT_EQ(source->StartRows(1, 2)->front().data, rows.data() + 2);
   std::vector<std::byte> out(16);
   EXPECT_EQ(source->Fetch({0, 1}, out.data()).code(), absl::StatusCode::kInternal);
-}
-
-// Whether the system holds all of bytes [begin, end) of the file in memory.
-bool IsCached(const std::string& path, int64_t begin, int64_t end) {
-  const int fd = open(path.c_str(), O_RDONLY);
-  const int64_t page = sysconf(_SC_PAGESIZE);
-  const int64_t first = begin / page * page;
-  const size_t bytes = static_cast<size_t>(end - first);
-  void* const data = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, first);
-  close(fd);
-  std::vector<unsigned char> cached((bytes + static_cast<size_t>(page) - 1) /
-                                    static_cast<size_t>(page));
-  const bool known = data != MAP_FAILED && mincore(data, bytes, cached.data()) == 0;
-  if (data != MAP_FAILED) munmap(data, bytes);
-  return known && std::all_of(cached.begin(), cached.end(), [](unsigned char c) { return c & 1; });
-}
-
-// True if the file is on the disk only now.
-bool Evict(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY);
-  fsync(fd);
-  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-  close(fd);
-  struct stat stats;
-  stat(path.c_str(), &stats);
-  return !IsCached(path, stats.st_size / 2, stats.st_size);
 }
 
 TEST(RowSourceTest, WhatWillBeFetchedNextIsReadAheadWhileNobodyAsks) {

@@ -27,7 +27,8 @@ ProblemShape ShapeOf(const RowSource& queries, const RowSource& docs, const Sear
           .query_buffer_bytes_per_row = queries.buffer_bytes_per_row(),
           .doc_buffer_bytes_per_row = docs.buffer_bytes_per_row(),
           .docs_in_callers_memory = docs.is_callers_memory(),
-          .docs_are_fetched = docs.needs_fetch()};
+          .docs_are_fetched = docs.needs_fetch(),
+          .most_docs_in_place = docs.most_rows_in_place()};
 }
 
 absl::StatusOr<SearchPlan> PlanRows(const ProblemShape& shape, const SearchLimits& limits,

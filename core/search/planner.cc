@@ -79,6 +79,9 @@ constexpr int64_t kLeastCodedDocsPerResult = 16;
 constexpr int64_t kCodedDocScalarBytes = 16;
 // Docs whose codes lie together.
 constexpr int64_t kCodedPanel = 64;
+// Chunks of fewer bytes would take more time to finish than it takes to copy rows together that lie
+// in too many files.
+constexpr int64_t kLeastChunkBytes = 256 * kMiB;
 // Where the state is saved between chunks, a chunk is some seconds of multiplications or of
 // reading, but long enough for its survivors to be few.
 constexpr int64_t kSavedChunkProducts = int64_t{1} << 37;
@@ -226,6 +229,10 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   const int64_t first_batch = queries_in(available - docs_share);
   plan.doc_chunk =
       std::min({num_docs, kMaxDocChunk, (available - first_batch * per_query.total()) / per_doc});
+  if (shape.most_docs_in_place > 0) {
+    const int64_t least_rows = std::max(kLeastChunkBytes / stored_row_bytes, plan.doc_block);
+    plan.doc_chunk = std::min(plan.doc_chunk, std::max(shape.most_docs_in_place, least_rows));
+  }
   if (limits.saves_state) {
     plan.doc_chunk = std::min(plan.doc_chunk, MostDocsOfSavedChunk(shape, first_batch));
     plan.doc_chunk = std::max(plan.doc_chunk, std::min(plan.doc_block, num_docs));

@@ -26,6 +26,8 @@ struct ProblemShape {
   bool docs_in_callers_memory =
       false;                      // RowSource::is_callers_memory: their rows cost nothing more
   bool docs_are_fetched = false;  // RowSource::needs_fetch: a block of them is copied
+  // RowSource::most_rows_in_place, the most docs of a chunk; 0: any number.
+  int64_t most_docs_in_place = 0;
 };
 
 // What it may use.

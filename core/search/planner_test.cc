@@ -85,6 +85,24 @@ TEST(PlannerTest, MakesChunksOfSomeSecondsWhereTheStateIsSaved) {
   EXPECT_EQ(PlanSearch(Shape(1024, 10'000, 768, 10), limits)->num_chunks, 1);
 }
 
+TEST(PlannerTest, MakesChunksOfNoMoreDocsThanLieInPlaceUnlessThatIsFew) {
+  ProblemShape shape = Shape(1024, 10'000'000, 100, 10);
+  const MachineLimits limits{.threads = 2, .memory_limit_bytes = 64 * kGiB};
+  EXPECT_EQ(PlanSearch(shape, limits)->num_chunks, 1);
+  shape.most_docs_in_place = 2'000'000;
+  const auto limited = PlanSearch(shape, limits);
+  ASSERT_TRUE(limited.ok());
+  ExpectSound(shape, limits, *limited);
+  EXPECT_LE(limited->doc_chunk, 2'000'000);
+  EXPECT_GT(limited->doc_chunk, 1'900'000);
+  shape.most_docs_in_place = 3;
+  const auto few = PlanSearch(shape, limits);
+  ASSERT_TRUE(few.ok());
+  ExpectSound(shape, limits, *few);
+  EXPECT_GT(few->doc_chunk * 400, 240 << 20);
+  EXPECT_LE(few->doc_chunk * 400, 256 << 20);
+}
+
 TEST(PlannerTest, HonoursTheRequestedBatchSize) {
   const auto plan =
       PlanSearch(Shape(1000, 100'000, 100, 10),

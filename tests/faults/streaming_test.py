@@ -4,6 +4,7 @@ What memory they take is memory_test.py's.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,10 +28,24 @@ class Streaming(TestCase):
         self.docs_array = rng.standard_normal((500_000, 64), dtype=np.float32)
         self.queries = self.save("queries.npy", rng.standard_normal((100, 64), dtype=np.float32))
 
-    def evict(self, path):
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    @staticmethod
+    def files(docs):
+        return [os.path.join(docs, name) for name in os.listdir(docs)] if os.path.isdir(docs) else [docs]
+
+    def evict(self, docs):
+        for path in self.files(docs):
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def save_shards(self, *layouts):
+        """The docs as a folder of uneven files of these layouts in turn, most of which a block or a chunk reaches over."""
+        folder = self.path("shards")
+        os.mkdir(folder)
+        borders = [0, 1, 40_000, 40_000, 40_007, 200_000, 350_001, 350_500, len(self.docs_array)]
+        for i, (begin, end) in enumerate(zip(borders, borders[1:])):
+            np.save(os.path.join(folder, f"{i}_docs.npy"), layouts[i % len(layouts)](self.docs_array[begin:end]))
+        return folder
 
     def run_and_count(self, docs, *flags, environment=None):
         """The result's bytes, but for the docs' name, and what /proc says that the process read of the docs' size."""
@@ -47,7 +62,7 @@ class Streaming(TestCase):
         with np.load(output) as result:
             found = {name: result[name].tobytes() for name in ("indices", "scores")}
         os.unlink(output)
-        size = os.path.getsize(docs)
+        size = sum(os.path.getsize(file) for file in self.files(docs))
         return found, counts["rchar"] / size, counts["read_bytes"] / size
 
     def test_every_layout_is_read_once_and_gives_the_same(self):
@@ -67,6 +82,39 @@ class Streaming(TestCase):
                     self.assertGreater(by_calls, 0.999)
                     self.assertLess(by_calls, 1.1)
                     self.assertLess(from_disk, 1.1)
+
+    def test_a_folder_of_files_is_read_once_and_gives_the_same(self):
+        expected, _, _ = self.run_and_count(self.save("docs.npy", self.docs_array))
+        os.unlink(self.path("docs.npy"))
+        mixed = (np.ascontiguousarray, lambda rows: rows.astype(">f4"), np.asfortranarray)
+        for name, layouts in {"plain": mixed[:1], "mixed": mixed}.items():
+            docs = self.save_shards(*layouts)
+            for cold in (False, True):
+                with self.subTest(layouts=name, cold=cold):
+                    if cold:
+                        self.evict(docs)
+                    found, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "26M")
+                    self.assertEqual(found, expected)
+                    self.assertGreater(by_calls, 0.999)
+                    self.assertLess(by_calls, 1.1)
+                    self.assertLess(from_disk, 1.1)
+            with self.subTest(layouts=name, limit="none"):
+                found, by_calls, _ = self.run_and_count(docs)
+                self.assertEqual(found, expected)
+                self.assertLess(by_calls, 1.1)
+            shutil.rmtree(docs)
+
+    def test_a_disk_that_fails_under_one_file_of_a_folder_names_it(self):
+        docs = self.save_shards(np.ascontiguousarray)
+        done = subprocess.run(
+            [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "26M", "-o", self.path("out.pkl")],
+            env={**os.environ, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(39 * MIB)},
+            capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
+        errors = [line for line in done.stderr.splitlines() if "error:" in line]
+        self.assertEqual(len(errors), 1, done.stderr)
+        self.assertIn("4_docs.npy: cannot read: Input/output error", errors[0])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["queries.npy", "shards"])
 
     def test_each_pass_reads_the_docs_once(self):
         docs = self.save("docs.npy", self.docs_array)
