@@ -26,6 +26,7 @@ class RowRange final : public RowSource {
     return rows_->Fetch({begin_ + rows.begin, rows.count, rows.step}, out);
   }
   void ExpectFetch(int64_t row) override { rows_->ExpectFetch(begin_ + row); }
+  void ReadPastCache(bool past_cache) override { rows_->ReadPastCache(past_cache); }
   void Release() override { rows_->Release(); }
   absl::Status CheckUnchanged() override { return rows_->CheckUnchanged(); }
   int64_t buffer_bytes_per_row() const override { return rows_->buffer_bytes_per_row(); }

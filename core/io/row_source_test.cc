@@ -6,6 +6,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -255,6 +256,60 @@ TEST(RowSourceTest, FileTruncatedWhileItIsReadAheadIsDataLoss) {
         << status;
   }
   EXPECT_EQ((*source)->CheckUnchanged().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(RowSourceTest, RowsReadPastTheCacheAreTheSameAndLeaveNothingInIt) {
+  const std::string path = TestPath("m.npy");
+  constexpr int64_t kRows = 32 * 1024 + 5;
+  constexpr int64_t kRowBytes = 256 * 4;
+  WriteFile(path, NpyBytes(kRows, 256, {}));
+  const auto source = OpenNpyRowSource(path, std::nullopt);
+  ASSERT_TRUE(source.ok());
+  const bool on_disk = Evict(path);
+  (*source)->ReadPastCache(true);
+  for (int64_t begin = 0; begin < kRows; begin += 9000) {
+    const int64_t end = std::min(begin + 9000, kRows);
+    const auto views = (*source)->StartRows(begin, end);
+    ASSERT_TRUE(views.ok()) << views.status();
+    ExpectFetched(**source, {begin, 10, (end - begin) / 10});
+    ExpectFetched(**source, {begin, (end - begin) / 3, 3});
+    ExpectFetched(**source, {begin, end - begin});
+    const auto* const last = static_cast<const int32_t*>(views->front().Row(end - begin - 1));
+    EXPECT_EQ(last[255], Value(end - 1, 255));
+    (*source)->Release();
+  }
+  EXPECT_TRUE((*source)->CheckUnchanged().ok());
+  if (!on_disk) GTEST_SKIP() << "NOT ALL RUN: the rest where files are on a disk (TMPDIR)";
+  EXPECT_FALSE(IsCached(path, kRows / 2 * kRowBytes, (kRows / 2 + 100) * kRowBytes));
+  // What is in the cache is taken from there, and a thread may read ahead again.
+  (*source)->ReadPastCache(false);
+  ASSERT_TRUE((*source)->StartRows(0, kRows).ok());
+  ExpectFetched(**source, {0, kRows});
+  EXPECT_TRUE(IsCached(path, 0, kRows * kRowBytes));
+  (*source)->Release();
+  (*source)->ReadPastCache(true);
+  const auto views = (*source)->StartRows(0, kRows / 2);
+  ASSERT_TRUE(views.ok());
+  EXPECT_EQ(static_cast<const int32_t*>(views->front().Row(7))[3], Value(7, 3)) << "it is mapped";
+}
+
+TEST(RowSourceTest, FileTruncatedWhileItIsReadPastTheCacheIsDataLoss) {
+  const std::string path = TestPath("m.npy");
+  constexpr int64_t kRows = 32 * 1024;
+  WriteFile(path, NpyBytes(kRows, 256, {}));
+  const auto source = OpenNpyRowSource(path, std::nullopt);
+  ASSERT_TRUE(source.ok());
+  if (!Evict(path)) GTEST_SKIP() << "NOT RUN: runs where files are on a disk (TMPDIR)";
+  ASSERT_EQ(truncate(path.c_str(), 20 << 20), 0);
+  (*source)->ReadPastCache(true);
+  ASSERT_TRUE((*source)->StartRows(0, kRows).ok());
+  ExpectFetched(**source, {0, 1000});
+  std::vector<std::byte> out(2 * 256 * 4);
+  const absl::Status status = (*source)->Fetch({kRows - 2, 2}, out.data());
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_TRUE(std::string(status.message())
+                  .starts_with(path + ": was truncated while it was read: it ends at byte "))
+      << status;
 }
 
 TEST(RowSourceTest, UnalignedDataIsBufferedAndAlignedDataIsNot) {

@@ -85,6 +85,7 @@ struct SearchPlan {
   int64_t sample_docs = 0;
   int64_t sample_rank = 0;
   int64_t bytes_read = 0;  // from both files, all passes
+  bool reads_past_cache = false;  // RowSource::ReadPastCache
   MemoryUse memory;
 };
 

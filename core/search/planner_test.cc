@@ -103,6 +103,24 @@ TEST(PlannerTest, MakesChunksOfNoMoreDocsThanLieInPlaceUnlessThatIsFew) {
   EXPECT_LE(few->doc_chunk * 400, 256 << 20);
 }
 
+TEST(PlannerTest, ReadsPastTheCacheWhereComputingTakesLongerInOnePassOfManyChunks) {
+  ProblemShape shape = Shape(1024, 10'000'000, 768, 10);
+  shape.doc_dtype = DType::kFloat16;
+  shape.docs_are_fetched = true;
+  MachineLimits limits{.threads = 2, .memory_limit_bytes = kGiB, .has_int8_dot_products = true};
+  EXPECT_TRUE(PlanSearch(shape, limits)->reads_past_cache);
+  EXPECT_THAT(DescribePlan(shape, *PlanSearch(shape, limits)),
+              testing::HasSubstr("past the page cache unless it holds them"));
+  limits.threads = 8;
+  EXPECT_FALSE(PlanSearch(shape, limits)->reads_past_cache) << "the disk is slower";
+  limits = {.threads = 2, .memory_limit_bytes = kGiB, .requested_batch_size = 512};
+  EXPECT_FALSE(PlanSearch(shape, limits)->reads_past_cache) << "there is another pass";
+  limits = {.threads = 2, .memory_limit_bytes = 32 * kGiB};
+  EXPECT_FALSE(PlanSearch(shape, limits)->reads_past_cache) << "there is room";
+  shape.docs_are_fetched = false;
+  EXPECT_FALSE(PlanSearch(shape, {.threads = 2, .memory_limit_bytes = kGiB})->reads_past_cache);
+}
+
 TEST(PlannerTest, HonoursTheRequestedBatchSize) {
   const auto plan =
       PlanSearch(Shape(1000, 100'000, 100, 10),

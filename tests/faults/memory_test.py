@@ -74,12 +74,13 @@ class PeakMemory(TestCase):
         del stored
         return self.path(name)
 
-    def check(self, docs, dim, limit_mib, *flags):
+    def check(self, docs, dim, limit_mib, *flags, num_queries=20):
         self.assertGreaterEqual(os.path.getsize(docs), 10 * limit_mib * MIB)
-        few = np.random.default_rng(52).standard_normal((20, dim)).astype(np.float32)
-        queries = self.save("queries.npy", few)
+        rng = np.random.default_rng(52)
+        few = rng.standard_normal((20, dim)).astype(np.float32)
+        queries = self.save("queries.npy", rng.standard_normal((num_queries, dim)).astype(np.float32))
         threads = ("--threads", 2)
-        base = self.peak(queries, self.save("few.npy", few), "--k", 10, *threads)
+        base = self.peak(self.save("few.npy", few), self.path("few.npy"), "--k", 10, *threads)
         peak = self.peak(queries, docs, "--k", 10, "--memory-limit", f"{limit_mib}M", *threads, *flags)
         most = base + limit_mib * MIB * 11 // 10
         print(
@@ -91,6 +92,13 @@ class PeakMemory(TestCase):
 
     def test_mapped_docs(self):
         self.check(self.save_large("docs.npy", np.float16, 1_400_000, 128), 128, 32)
+
+    def test_docs_read_past_the_page_cache(self):
+        docs = self.save_large("docs.npy", np.float16, 1_400_000, 128)
+        with open(docs, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        self.check(docs, 128, 32, num_queries=600)
 
     def test_mapped_docs_computed_in_float16_with_a_result_for_many_queries(self):
         docs = self.save_large("docs.npy", np.float32, 700_000, 128)

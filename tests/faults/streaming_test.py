@@ -3,6 +3,8 @@
 What memory they take is memory_test.py's.
 """
 
+import ctypes
+import mmap
 import os
 import shutil
 import signal
@@ -140,12 +142,58 @@ class Streaming(TestCase):
                 self.assertIn("docs.npy: cannot read: Input/output error", errors[0])
                 self.assertEqual(sorted(os.listdir(self.folder)), ["docs.npy", "queries.npy"])
 
+    def save_many_queries(self):
+        """As many as make computing take longer than reading: then docs are read past the page cache."""
+        return self.save("many.npy", np.random.default_rng(62).standard_normal((600, 64), dtype=np.float32))
+
+    def cached_share(self, path):
+        """How much of the file the page cache holds."""
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapping:
+            pages = -(-len(mapping) // mmap.PAGESIZE)
+            found = (ctypes.c_ubyte * pages)()
+            start = ctypes.addressof(ctypes.c_byte.from_buffer(mapping))
+            if ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(start), ctypes.c_size_t(len(mapping)), found) != 0:
+                raise OSError(ctypes.get_errno(), "mincore")
+            return sum(page & 1 for page in found) / pages
+
+    def test_docs_of_many_queries_are_read_past_the_page_cache(self):
+        docs = self.save("docs.npy", self.docs_array)
+        self.queries = self.save_many_queries()
+        expected, _, _ = self.run_and_count(docs)
+        hot, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "32M")
+        self.assertEqual(hot, expected)
+        self.assertLess(by_calls, 1.1)
+        self.assertLess(from_disk, 0.1)
+        self.evict(docs)
+        before = self.cached_share(docs)
+        cold, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "32M")
+        self.assertEqual(cold, expected)
+        self.assertGreater(by_calls, 0.999)
+        self.assertLess(by_calls, 1.1)
+        self.assertLess(from_disk, 1.1)
+        if before > 0.1:
+            self.skipTest("NOT ALL RUN: the rest where files are on a disk (TMPDIR)")
+        self.assertLess(self.cached_share(docs), 0.3)
+        np.save(docs, self.docs_array)
+        self.evict(docs)
+        done = subprocess.run(
+            [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "32M", "-o", self.path("out.pkl")],
+            env={**os.environ, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(os.path.getsize(docs) // 2)},
+            capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
+        errors = [line for line in done.stderr.splitlines() if "error:" in line]
+        self.assertEqual(len(errors), 1, done.stderr)
+        self.assertIn("docs.npy: cannot read: Input/output error", errors[0])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["docs.npy", "many.npy", "queries.npy"])
+
     def test_an_interrupt_is_heard_while_the_disk_is_read(self):
         docs = self.save("docs.npy", self.docs_array)
-        for delay in (0.01, 0.03, 0.1):
+        many = self.save_many_queries()
+        for delay, queries, flags in [(0.01, self.queries, ("--batch-size", "1")), (0.03, self.queries, ("--batch-size", "1")),
+                                      (0.1, self.queries, ("--batch-size", "1")), (0.02, many, ()), (0.1, many, ())]:
             self.evict(docs)
             process = subprocess.Popen(
-                [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "26M", "--batch-size", "1", "-o", self.path("out.pkl")],
+                [BINARY, "run", queries, docs, "--k", "20", "--memory-limit", "32M", *flags, "-o", self.path("out.pkl")],
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             while not self.has_caught_signals(process.pid):
                 time.sleep(0.001)
@@ -155,7 +203,7 @@ class Streaming(TestCase):
             _, error = process.communicate(timeout=60)
             self.assertEqual(process.returncode, 130, error)
             self.assertLess(time.monotonic() - start, 5)
-            self.assertEqual(sorted(os.listdir(self.folder)), ["docs.npy", "queries.npy"])
+            self.assertEqual(sorted(os.listdir(self.folder)), ["docs.npy", "many.npy", "queries.npy"])
 
     @staticmethod
     def has_caught_signals(pid):
