@@ -40,7 +40,8 @@ absl::StatusOr<SearchPlan> PlanRows(const ProblemShape& shape, const SearchLimit
                             .requested_batch_size = limits.batch_size,
                             .has_int8_dot_products = HasInt8DotProducts(),
                             .keeps_docs = use == DocsUse::kKept,
-                            .saves_state = limits.saves_state});
+                            .saves_state = limits.saves_state,
+                            .program_bytes = limits.program_bytes});
 }
 
 bool MakeRoomForKeptDocs(const ProblemShape& shape, const SearchLimits& limits, int64_t warm_bytes,

@@ -218,7 +218,9 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   for (const int64_t buffer : {shape.query_buffer_bytes_per_row, shape.doc_buffer_bytes_per_row}) {
     if (buffer > 0) plan.memory.scratch += kReaderStagingBytes;
   }
-  const int64_t fixed = plan.memory.doc_blocks + plan.memory.score_tiles + plan.memory.scratch;
+  plan.memory.program = limits.program_bytes;
+  const int64_t fixed =
+      plan.memory.doc_blocks + plan.memory.score_tiles + plan.memory.scratch + plan.memory.program;
   const QueryBytes per_query = BytesPerQuery(shape, limits, plan);
   const int64_t per_doc = BytesPerDoc(shape, screen);
   const int64_t least = fixed + per_query.total() + plan.doc_block * per_doc;
@@ -356,7 +358,8 @@ std::string DescribePlan(const ProblemShape& shape, const SearchPlan& plan) {
                    BytesText(plan.memory.total()), BytesText(plan.memory.doc_chunk),
                    BytesText(plan.memory.queries), BytesText(plan.memory.candidates),
                    BytesText(plan.memory.results), BytesText(plan.memory.doc_blocks),
-                   BytesText(plan.memory.score_tiles), BytesText(plan.memory.scratch)));
+                   BytesText(plan.memory.score_tiles), BytesText(plan.memory.scratch)) +
+           (plan.memory.program > 0 ? ", program " + BytesText(plan.memory.program) : ""));
   return text;
 }
 

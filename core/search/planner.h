@@ -41,6 +41,7 @@ struct MachineLimits {
   bool keeps_docs = false;
   // The state of the search is saved between chunks: they must not take long.
   bool saves_state = false;
+  int64_t program_bytes = 0;  // of the limit, what the program takes before it searches
 };
 
 // How docs are screened before the survivors are rescored. One value here and one implementation of
@@ -60,8 +61,10 @@ struct MemoryUse {
   int64_t candidates = 0;  // per query: survivors of the screen not yet rescored
   int64_t results = 0;     // per query: exact top k so far, and the rows handed out
   int64_t scratch = 0;     // per thread: what one query's selection and ranking need
+  int64_t program = 0;     // MachineLimits::program_bytes
   int64_t total() const {
-    return queries + doc_chunk + doc_blocks + score_tiles + candidates + results + scratch;
+    return queries + doc_chunk + doc_blocks + score_tiles + candidates + results + scratch +
+           program;
   }
 };
 
@@ -84,7 +87,7 @@ struct SearchPlan {
   // stands for the k-th best of the chunk: at least 1, at most half of candidate_capacity.
   int64_t sample_docs = 0;
   int64_t sample_rank = 0;
-  int64_t bytes_read = 0;  // from both files, all passes
+  int64_t bytes_read = 0;         // from both files, all passes
   bool reads_past_cache = false;  // RowSource::ReadPastCache
   MemoryUse memory;
 };

@@ -153,6 +153,22 @@ TEST(PlannerTest, RefusesALimitThatCannotWorkAndNamesOneThatDoes) {
   EXPECT_FALSE(PlanSearch(shape, {.threads = 2, .memory_limit_bytes = enough - (2 << 20)}).ok());
 }
 
+TEST(PlannerTest, CountsTheProgram) {
+  const ProblemShape shape = Shape(1000, 10'000'000, 100, 10);
+  MachineLimits limits{.threads = 2, .memory_limit_bytes = 64 << 20};
+  const auto without = PlanSearch(shape, limits);
+  limits.program_bytes = 10 << 20;
+  limits.memory_limit_bytes += limits.program_bytes;
+  const auto with = PlanSearch(shape, limits);
+  ASSERT_TRUE(with.ok() && without.ok());
+  EXPECT_EQ(with->doc_chunk, without->doc_chunk);
+  EXPECT_EQ(with->memory.total(), without->memory.total() + limits.program_bytes);
+  EXPECT_THAT(DescribePlan(shape, *with), testing::HasSubstr(", program 10.0 MiB\n"));
+  EXPECT_THAT(DescribePlan(shape, *without), testing::Not(testing::HasSubstr("program")));
+  limits.memory_limit_bytes = limits.program_bytes;
+  EXPECT_FALSE(PlanSearch(shape, limits).ok());
+}
+
 TEST(PlannerTest, LeavesNoMemoryThatWouldHoldAnotherQuery) {
   // All docs fit, the queries do not.
   const ProblemShape shape = Shape(16, 4'000'000, 1, 1'900'000);

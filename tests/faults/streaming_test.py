@@ -69,7 +69,7 @@ class Streaming(TestCase):
 
     def test_every_layout_is_read_once_and_gives_the_same(self):
         docs = self.save("docs.npy", self.docs_array)
-        self.assertGreater(os.path.getsize(docs), 4 * 26 * MIB)
+        self.assertGreater(os.path.getsize(docs), 3 * 36 * MIB)
         expected, _, _ = self.run_and_count(docs)
         layouts = {"plain": self.docs_array, "swapped": self.docs_array.astype(">f4"), "fortran": np.asfortranarray(self.docs_array)}
         for name, array in layouts.items():
@@ -78,7 +78,7 @@ class Streaming(TestCase):
                 with self.subTest(layout=name, cold=cold):
                     if cold:
                         self.evict(docs)
-                    found, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "26M")
+                    found, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "36M")
                     self.assertEqual(found, expected)
                     # Headers, the libraries and the samples of chunks come on top.
                     self.assertGreater(by_calls, 0.999)
@@ -95,7 +95,7 @@ class Streaming(TestCase):
                 with self.subTest(layouts=name, cold=cold):
                     if cold:
                         self.evict(docs)
-                    found, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "26M")
+                    found, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "36M")
                     self.assertEqual(found, expected)
                     self.assertGreater(by_calls, 0.999)
                     self.assertLess(by_calls, 1.1)
@@ -109,7 +109,7 @@ class Streaming(TestCase):
     def test_a_disk_that_fails_under_one_file_of_a_folder_names_it(self):
         docs = self.save_shards(np.ascontiguousarray)
         done = subprocess.run(
-            [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "26M", "-o", self.path("out.pkl")],
+            [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "36M", "-o", self.path("out.pkl")],
             env={**os.environ, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(39 * MIB)},
             capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
@@ -121,7 +121,7 @@ class Streaming(TestCase):
     def test_each_pass_reads_the_docs_once(self):
         docs = self.save("docs.npy", self.docs_array)
         expected, _, _ = self.run_and_count(docs)
-        found, by_calls, _ = self.run_and_count(docs, "--memory-limit", "26M", "--batch-size", "34")
+        found, by_calls, _ = self.run_and_count(docs, "--memory-limit", "36M", "--batch-size", "34")
         self.assertEqual(found, expected)
         self.assertGreater(by_calls, 2.999)
         self.assertLess(by_calls, 3.3)
@@ -133,7 +133,7 @@ class Streaming(TestCase):
             np.save(docs, array)
             for fails_from in (half, os.path.getsize(docs) - 100):
                 done = subprocess.run(
-                    [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "26M", "-o", self.path("out.pkl")],
+                    [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "36M", "-o", self.path("out.pkl")],
                     env={**os.environ, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(fails_from)},
                     capture_output=True, text=True, timeout=60, check=False)
                 self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
@@ -160,13 +160,13 @@ class Streaming(TestCase):
         docs = self.save("docs.npy", self.docs_array)
         self.queries = self.save_many_queries()
         expected, _, _ = self.run_and_count(docs)
-        hot, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "32M")
+        hot, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "42M")
         self.assertEqual(hot, expected)
         self.assertLess(by_calls, 1.1)
         self.assertLess(from_disk, 0.1)
         self.evict(docs)
         before = self.cached_share(docs)
-        cold, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "32M")
+        cold, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "42M")
         self.assertEqual(cold, expected)
         self.assertGreater(by_calls, 0.999)
         self.assertLess(by_calls, 1.1)
@@ -177,7 +177,7 @@ class Streaming(TestCase):
         np.save(docs, self.docs_array)
         self.evict(docs)
         done = subprocess.run(
-            [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "32M", "-o", self.path("out.pkl")],
+            [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "42M", "-o", self.path("out.pkl")],
             env={**os.environ, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(os.path.getsize(docs) // 2)},
             capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
@@ -193,7 +193,7 @@ class Streaming(TestCase):
                                       (0.1, self.queries, ("--batch-size", "1")), (0.02, many, ()), (0.1, many, ())]:
             self.evict(docs)
             process = subprocess.Popen(
-                [BINARY, "run", queries, docs, "--k", "20", "--memory-limit", "32M", *flags, "-o", self.path("out.pkl")],
+                [BINARY, "run", queries, docs, "--k", "20", "--memory-limit", "42M", *flags, "-o", self.path("out.pkl")],
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             while not self.has_caught_signals(process.pid):
                 time.sleep(0.001)
@@ -219,7 +219,7 @@ class Streaming(TestCase):
             np.save(docs, self.docs_array)
             self.evict(docs)
             process = subprocess.Popen(
-                [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "26M", "--batch-size", "1", "-o", self.path("out.pkl")],
+                [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "36M", "--batch-size", "1", "-o", self.path("out.pkl")],
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             threading.Timer(0.1, os.truncate, (docs, keep)).start()
             _, error = process.communicate(timeout=60)
