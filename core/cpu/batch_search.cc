@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -122,12 +123,16 @@ template <typename T>
 absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t end) {
   chunk_begin_ = begin;
   const bool values_kept = warm_ != nullptr && warm_->are_working_rows();
+  std::vector<MatrixView> pieces;
   if (prepared_ && values_kept) {
     chunk_ = warm_->view();
   } else {
-    auto rows = docs.StartRows(begin, end);
+    absl::StatusOr<std::vector<MatrixView>> rows = docs.StartRows(begin, end);
     if (!rows.ok()) return rows.status();
-    chunk_ = *rows;
+    // Where there are several pieces, rows are fetched, or scored by chunk_rows_.
+    chunk_ = rows->front();
+    chunk_.rows = end - begin;
+    pieces = *std::move(rows);
     if (docs.needs_fetch()) fetched_from_ = &docs;
     if (FetchesEach(docs)) {
       each_from_ = &docs;
@@ -136,8 +141,9 @@ absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t e
     }
   }
   // Candidates have been prepared when they are scored, so what is kept of them is there.
-  chunk_rows_ = values_kept ? std::make_unique<ChunkRows<T>>(warm_->view(), DType::kFloat32)
-                            : std::make_unique<ChunkRows<T>>(chunk_, params_.compute_dtype);
+  chunk_rows_ = values_kept
+                    ? std::make_unique<ChunkRows<T>>(warm_->view(), DType::kFloat32)
+                    : std::make_unique<ChunkRows<T>>(std::move(pieces), params_.compute_dtype);
   const KeptDocs kept = warm_ == nullptr ? KeptDocs() : warm_->KeptFrom(begin);
   if (!prepared_) return StartScreenChunk(docs, kept);
   screen_->StartPreparedChunk(kept);

@@ -245,7 +245,7 @@ class BatchSearch {
   std::vector<Worker> workers_;
 
   // The docs that are screened: a chunk, or while sampling_ a sample of the first one.
-  MatrixView chunk_;
+  MatrixView chunk_;         // its first piece where fetched_from_ has it in several
   int64_t chunk_begin_ = 0;  // row of the chunk's first doc
   std::unique_ptr<ChunkRows<T>> chunk_rows_;
   RowSource* fetched_from_ = nullptr;       // null where chunk_ can be read as it is

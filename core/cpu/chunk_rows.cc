@@ -1,7 +1,10 @@
 #include "core/cpu/chunk_rows.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "core/matrix/aligned_vector.h"
@@ -18,6 +21,25 @@ ChunkRows<T>::ChunkRows(const MatrixView& rows, DType compute_dtype, int64_t fir
       first_doc_(first_doc),
       in_place_(AreWorkingRows<T>(rows, compute_dtype)),
       widened_exactly_(std::is_same_v<T, float> && IsWidenedExactly(rows.dtype, compute_dtype)) {}
+
+template <typename T>
+ChunkRows<T>::ChunkRows(std::vector<MatrixView> pieces, DType compute_dtype)
+    : ChunkRows(pieces.front(), compute_dtype) {
+  if (pieces.size() == 1) return;
+  int64_t end = 0;
+  for (const MatrixView& piece : pieces) {
+    piece_ends_.push_back(end += piece.rows);
+    in_place_ = in_place_ && AreWorkingRows<T>(piece, compute_dtype);
+  }
+  pieces_ = std::move(pieces);
+}
+
+template <typename T>
+const void* ChunkRows<T>::RowOfPieces(int64_t row) const {
+  const auto end = std::upper_bound(piece_ends_.begin(), piece_ends_.end(), row);
+  const MatrixView& piece = pieces_[static_cast<size_t>(end - piece_ends_.begin())];
+  return piece.Row(row - (*end - piece.rows));
+}
 
 template <typename T>
 const T* ChunkRows<T>::WorkingRow(const void* stored, std::vector<T>& scratch) const {

@@ -83,6 +83,7 @@ class CpuEngine : public Engine {
                          progress);
     const SearchReport before = report;
     absl::Status status = batch.LoadQueries(queries, report);
+    docs.ReadPastCache(plan.reads_past_cache);
     if (status.ok()) status = batch.SearchDocs(docs, before, batch_saver(), report);
     if (status.ok()) batch.Finish(out, report);
     return status;

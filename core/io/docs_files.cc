@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -14,19 +15,24 @@
 #include "core/io/element_copy.h"
 #include "core/io/errno_status.h"
 #include "core/io/natural_order.h"
+#include "core/io/read_ahead.h"
 #include "fmt/format.h"
 
 namespace tiny_knn {
 namespace {
 
-// Files that are open, and mapped, at one time: processes may have few hundreds.
-constexpr size_t kMostOpen = 32;
+// Files that are open, and mapped, at one time: processes may have few hundreds. Two are for what
+// is copied, and for the start of the next range.
+constexpr size_t kMostOpen = 128;
+constexpr size_t kMostInPlace = kMostOpen - 2;
 // Rows that reach over the end of a file are copied so many bytes at a time: as much of a file is
 // resident a second time.
 constexpr int64_t kPieceBytes = int64_t{2} << 20;
 constexpr std::string_view kPatternCharacters = "*?[";
 constexpr std::string_view kSuffix = ".npy";
 
+// Ranges are handed out file by file, where the rows of each lie. Of a range of more files than may
+// be open at once the last rows are copied together.
 class ShardedRows final : public RowSource {
  public:
   ShardedRows(std::string name, const RowSource& first, std::vector<DocsFile> files,
@@ -36,32 +42,91 @@ class ShardedRows final : public RowSource {
     for (DocsFile& file : files) {
       if (file.begin < file.end) shards_.push_back({.file = std::move(file)});
     }
+    // A range that starts in shard i reaches no further than through those behind it.
+    for (size_t i = 0; i + kMostInPlace < shards_.size(); ++i) {
+      most_in_place_ = std::min(most_in_place_,
+                                shards_[i + kMostInPlace - 1].file.end - shards_[i].file.end + 1);
+    }
   }
 
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
-    if (begin == end) return MatrixView{nullptr, dtype(), 0, dim(), row_bytes()};
+    const size_t shard = ShardOf(begin);
+    const bool is_in_one_file = begin < end && end <= shards_[shard].file.end;
+    const absl::Status closed = StartOver(is_in_one_file ? &shards_[shard] : nullptr);
+    if (!closed.ok()) return closed;
+    if (!is_in_one_file) return CopyTogether(begin, end);
+    const absl::StatusOr<RowSource*> rows = Use(shard);
+    if (!rows.ok()) return rows.status();
+    const int64_t first = shards_[shard].file.begin;
+    return (*rows)->Rows(begin - first, end - first);
+  }
+
+  absl::StatusOr<std::vector<MatrixView>> StartRows(int64_t begin, int64_t end) override {
+    const absl::Status closed = StartOver(nullptr);
+    if (!closed.ok()) return closed;
+    std::vector<MatrixView> views;
     size_t shard = ShardOf(begin);
-    if (end <= shards_[shard].file.end) {
-      const absl::StatusOr<RowSource*> rows = Open(shard);
+    for (; begin < end && parts_.size() < kMostInPlace; ++shard) {
+      const absl::StatusOr<RowSource*> rows = Use(shard);
       if (!rows.ok()) return rows.status();
-      if (handed_out_ != *rows) Release();
-      handed_out_ = *rows;
-      const int64_t first = shards_[shard].file.begin;
-      return handed_out_->Rows(begin - first, end - first);
+      const DocsFile& file = shards_[shard].file;
+      const int64_t last = std::min(end, file.end);
+      auto view = (*rows)->StartRows(begin - file.begin, last - file.begin);
+      if (!view.ok()) return view.status();
+      views.push_back(view->front());
+      parts_.push_back({begin, last, views.back(), *rows, file.begin});
+      begin = last;
     }
-    Release();
-    absl::Status status = buffer_.Grow((end - begin) * row_bytes(), name());
-    for (int64_t row = begin; status.ok() && row < end; row = shards_[shard++].file.end) {
-      status = Copy(shard, row, std::min(end, shards_[shard].file.end),
-                    buffer_.data() + (row - begin) * row_bytes());
+    if (begin < end || views.empty()) {
+      const absl::StatusOr<MatrixView> rest = CopyTogether(begin, end);
+      if (!rest.ok()) return rest.status();
+      views.push_back(*rest);
+      parts_.push_back({begin, end, *rest});
+    } else if (shard < shards_.size()) {
+      // What the next range starts with.
+      const absl::StatusOr<RowSource*> next = Use(shard);
+      if (!next.ok()) return next.status();
+      parts_.push_back({end, end, {}, *next, end});
     }
-    if (!status.ok()) return status;
-    return MatrixView{buffer_.data(), dtype(), end - begin, dim(), row_bytes()};
+    expected_ = 1;
+    ExpectAfter(parts_.front().begin);
+    return views;
+  }
+
+  int64_t most_rows_in_place() const override { return most_in_place_; }
+
+  bool needs_fetch() const override { return true; }
+
+  absl::Status Fetch(const RowSelection& rows, std::byte* out) override {
+    const int64_t end = rows.begin + rows.count * rows.step;
+    auto part = std::upper_bound(parts_.begin(), parts_.end(), rows.begin,
+                                 [](int64_t row, const Part& p) { return row < p.end; });
+    for (int64_t row = rows.begin; row < end; ++part) {
+      if (row >= part->end) continue;
+      const int64_t count = (std::min(end, part->end) - row + rows.step - 1) / rows.step;
+      if (part->rows != nullptr && part->rows->needs_fetch()) {
+        const absl::Status status =
+            part->rows->Fetch({row - part->first_row, count, rows.step}, out);
+        if (!status.ok()) return status;
+      } else {
+        for (int64_t i = 0; i < count; ++i) {
+          std::memcpy(out + i * row_bytes(), part->view.Row(row - part->begin + i * rows.step),
+                      static_cast<size_t>(row_bytes()));
+        }
+      }
+      out += count * row_bytes();
+      row += count * rows.step;
+    }
+    if (rows.step == 1) ExpectAfter(end);
+    return absl::OkStatus();
   }
 
   void Release() override {
-    if (handed_out_ != nullptr) handed_out_->Release();
-    handed_out_ = nullptr;
+    for (Shard& shard : shards_) {
+      if (shard.in_use) shard.rows->Release();
+      shard.in_use = false;
+    }
+    parts_.clear();
   }
 
   // What was copied was checked then, what was closed before it was.
@@ -80,7 +145,16 @@ class ShardedRows final : public RowSource {
   struct Shard {
     DocsFile file;
     std::unique_ptr<RowSource> rows = nullptr;  // null: closed
+    bool in_use = false;                        // its rows are handed out
     uint64_t last_used = 0;
+  };
+  // Rows [begin, end) of a range that was started; the last one may be of the range behind it.
+  struct Part {
+    int64_t begin = 0;
+    int64_t end = 0;
+    MatrixView view;
+    RowSource* rows = nullptr;  // of the file that they are in; null: they were copied
+    int64_t first_row = 0;      // of that file
   };
 
   int64_t row_bytes() const { return dim() * ItemSize(dtype()); }
@@ -90,6 +164,27 @@ class ShardedRows final : public RowSource {
         shards_.begin(), shards_.end(), row,
         [](int64_t wanted, const Shard& shard) { return wanted < shard.file.end; });
     return static_cast<size_t>(after - shards_.begin());
+  }
+
+  // Nothing is handed out any more. Files that hold a buffer are closed, so that there are never
+  // more buffers than those of one range; but for `kept`.
+  absl::Status StartOver(const Shard* kept) {
+    Release();
+    for (Shard& shard : shards_) {
+      if (shard.rows == nullptr || &shard == kept || shard.rows->buffer_bytes_per_row() == 0) {
+        continue;
+      }
+      const absl::Status unchanged = Close(shard);
+      if (!unchanged.ok()) return unchanged;
+    }
+    return absl::OkStatus();
+  }
+
+  // Opens it until the next Release.
+  absl::StatusOr<RowSource*> Use(size_t index) {
+    absl::StatusOr<RowSource*> rows = Open(index);
+    if (rows.ok()) shards_[index].in_use = true;
+    return rows;
   }
 
   absl::StatusOr<RowSource*> Open(size_t index) {
@@ -115,15 +210,29 @@ class ShardedRows final : public RowSource {
   absl::Status CloseOldest() {
     Shard* oldest = nullptr;
     for (Shard& shard : shards_) {
-      if (shard.rows != nullptr && (oldest == nullptr || shard.last_used < oldest->last_used)) {
-        oldest = &shard;
-      }
+      if (shard.rows == nullptr || shard.in_use) continue;
+      if (oldest == nullptr || shard.last_used < oldest->last_used) oldest = &shard;
     }
-    const absl::Status unchanged = oldest->rows->CheckUnchanged();
-    if (oldest->rows.get() == handed_out_) handed_out_ = nullptr;
-    oldest->rows.reset();
+    return Close(*oldest);
+  }
+
+  absl::Status Close(Shard& shard) {
+    absl::Status unchanged = shard.rows->CheckUnchanged();
+    shard.rows.reset();
     --num_open_;
     return unchanged;
+  }
+
+  // Docs [begin, end), of any number of files.
+  absl::StatusOr<MatrixView> CopyTogether(int64_t begin, int64_t end) {
+    absl::Status status = buffer_.Grow((end - begin) * row_bytes(), name());
+    size_t shard = ShardOf(begin);
+    for (int64_t row = begin; status.ok() && row < end; row = shards_[shard++].file.end) {
+      status = Copy(shard, row, std::min(end, shards_[shard].file.end),
+                    buffer_.data() + (row - begin) * row_bytes());
+    }
+    if (!status.ok()) return status;
+    return MatrixView{buffer_.data(), dtype(), end - begin, dim(), row_bytes()};
   }
 
   // Docs [begin, end), all of one shard.
@@ -145,11 +254,26 @@ class ShardedRows final : public RowSource {
     return (*rows)->CheckUnchanged();
   }
 
+  // The reader has come to `row`: files that it will come to soon read ahead.
+  void ExpectAfter(int64_t row) {
+    const int64_t soon = row + kReadAheadBytes / std::max<int64_t>(1, row_bytes());
+    size_t next = expected_.load(std::memory_order_relaxed);
+    while (next < parts_.size() && parts_[next].begin < soon) {
+      if (!expected_.compare_exchange_weak(next, next + 1, std::memory_order_relaxed)) continue;
+      if (parts_[next].rows != nullptr) {
+        parts_[next].rows->ExpectFetch(parts_[next].begin - parts_[next].first_row);
+      }
+      ++next;
+    }
+  }
+
   const std::optional<DType> input_dtype_;
   std::vector<Shard> shards_;  // those that have rows
+  int64_t most_in_place_ = rows();
   size_t num_open_ = 0;
   uint64_t clock_ = 0;
-  RowSource* handed_out_ = nullptr;
+  std::vector<Part> parts_;           // of the range that was started
+  std::atomic<size_t> expected_ = 0;  // of parts_: how many were told
   RowBuffer buffer_;
 };
 

@@ -48,10 +48,10 @@ struct OpenedDocs {
 
 // Opens one .npy file as OpenNpyRowSource does, or the .npy files that a folder holds or a pattern
 // of glob(7) names: `*`, `?`, `[...]`, for whatever is no file's or folder's own name. Hidden
-// files, and files of other names in a folder, are left out. Of several files few are open at a
-// time, and rows are handed out where they lie, without a copy, unless a range reaches over the end
-// of a file: so buffer_bytes_per_row() > 0. A file that is not the same when it is opened again is
-// DataLoss.
+// files, and files of other names in a folder, are left out. Of several files no more than 128 are
+// open at a time. StartRows hands their rows out where they lie, in one view for each file, but for
+// those of more files than may be open; Rows copies what is in several files together: so
+// buffer_bytes_per_row() > 0. A file that is not the same when it is opened again is DataLoss.
 //
 // Errors as of OpenNpyRowSource, of the file it is about; and InvalidArgument, naming files, for a
 // folder or a pattern of no files; names that stand for the same number (1.npy and 01.npy); names

@@ -2,6 +2,7 @@
 #include "core/io/docs_files.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -11,11 +12,13 @@
 #include <map>
 #include <random>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "core/io/natural_order.h"
+#include "core/io/page_cache_for_test.h"
 #include "core/io/row_fingerprint.h"
 #include "core/io/row_range.h"
 #include "core/io/unprivileged_for_test.h"
@@ -90,6 +93,41 @@ class DocsFilesTest : public testing::Test {
         ASSERT_EQ(value, static_cast<int16_t>(i * rows.dim() + j)) << i << " " << j;
       }
     }
+  }
+
+  // Whether a row of them lies at `data`.
+  static void ExpectRow(const RowSource& rows, int64_t row, const void* data) {
+    for (int64_t j = 0; j < rows.dim(); ++j) {
+      int16_t value;
+      std::memcpy(&value, static_cast<const std::byte*>(data) + j * 2, 2);
+      ASSERT_EQ(value, static_cast<int16_t>(row * rows.dim() + j)) << row << " " << j;
+    }
+  }
+
+  static void ExpectFetched(RowSource& rows, const RowSelection& selection) {
+    const int64_t row_bytes = rows.dim() * 2;
+    std::vector<std::byte> out(static_cast<size_t>(selection.count * row_bytes));
+    const absl::Status status = rows.Fetch(selection, out.data());
+    ASSERT_TRUE(status.ok()) << status;
+    for (int64_t i = 0; i < selection.count; ++i) {
+      ExpectRow(rows, selection.begin + i * selection.step, out.data() + i * row_bytes);
+    }
+  }
+
+  // Starts [begin, end), fetches it in pieces of `piece` rows, and looks at the views.
+  static void ExpectStreamed(RowSource& rows, int64_t begin, int64_t end, int64_t piece) {
+    const auto views = rows.StartRows(begin, end);
+    ASSERT_TRUE(views.ok()) << views.status();
+    ASSERT_FALSE(views->empty());
+    for (int64_t row = begin; row < end; row += piece) {
+      ExpectFetched(rows, {row, std::min(piece, end - row)});
+    }
+    int64_t row = begin;
+    for (const MatrixView& view : *views) {
+      for (int64_t i = 0; i < view.rows; ++i) ExpectRow(rows, row++, view.Row(i));
+    }
+    EXPECT_EQ(row, end);
+    rows.Release();
   }
 
   std::string Refusal(const std::string& path) {
@@ -196,21 +234,128 @@ TEST_F(DocsFilesTest, FilesOfEveryStorageOrderTogether) {
   ExpectRows(*docs->rows, 1599, 1601);
 }
 
+TEST_F(DocsFilesTest, RowsAreFetchedWhateverFilesTheyAreIn) {
+  Write("d1.npy", 300);
+  Write("d2.npy", 0);
+  Write("d3.npy", 200, 2, ">i2");
+  Write("d4.npy", 1);
+  Write("d5.npy", 250, 2, "<i2", true);
+  Write("d6.npy", 249, 2, ">i2", true);
+  const auto docs = OpenDocs(folder_, std::nullopt);
+  ASSERT_TRUE(docs.ok()) << docs.status();
+  RowSource& rows = *docs->rows;
+  ASSERT_TRUE(rows.needs_fetch());
+  EXPECT_EQ(rows.most_rows_in_place(), 1000);
+  ExpectStreamed(rows, 0, 1000, 1000);
+  for (const int64_t piece : {1, 7, 128, 333}) {
+    for (int64_t begin = 0; begin < 1000; begin += 249) {
+      ExpectStreamed(rows, begin, std::min<int64_t>(begin + 249, 1000), piece);
+    }
+  }
+  ExpectStreamed(rows, 299, 302, 2);
+  ExpectStreamed(rows, 500, 501, 1);
+  ExpectStreamed(rows, 1000, 1000, 1);
+  const auto views = rows.StartRows(0, 1000);
+  ASSERT_TRUE(views.ok());
+  EXPECT_EQ(views->size(), 5U) << "one for each file that has rows: none is copied";
+  for (const int64_t step : {2, 100, 299, 300, 301, 999}) {
+    for (const int64_t begin : {int64_t{0}, step - 1}) {
+      ExpectFetched(rows, {begin, (999 - begin) / step + 1, step});
+    }
+  }
+  ExpectFetched(rows, {777, 1, 5});
+  EXPECT_TRUE(rows.CheckUnchanged().ok());
+}
+
+TEST_F(DocsFilesTest, ARangeOfMoreFilesThanMayBeOpenIsCopiedInPart) {
+  for (int i = 0; i < 300; ++i) {
+    Write(fmt::format("d{}.npy", i), 5, 2, i % 3 == 0 ? ">i2" : "<i2", i % 7 == 0);
+  }
+  const auto docs = OpenDocs(folder_, std::nullopt);
+  ASSERT_TRUE(docs.ok()) << docs.status();
+  RowSource& rows = *docs->rows;
+  const int64_t most = rows.most_rows_in_place();
+  EXPECT_EQ(most, 125 * 5 + 1);
+  for (const int64_t count : {int64_t{1500}, most, most + 1, int64_t{100}}) {
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int64_t begin = 0; begin < 1500; begin += count) {
+        ExpectStreamed(rows, begin, std::min<int64_t>(begin + count, 1500), 64);
+      }
+    }
+  }
+  const auto views = rows.StartRows(4, 4 + most);
+  ASSERT_TRUE(views.ok());
+  EXPECT_EQ(views->size(), 126U) << "none is copied";
+}
+
+TEST_F(DocsFilesTest, ThreadsFetchTheRowsOfManyColdFiles) {
+  for (int i = 0; i < 20; ++i) Evict(Write(fmt::format("d{}.npy", i), 3000, 16));
+  const auto docs = OpenDocs(folder_, std::nullopt);
+  ASSERT_TRUE(docs.ok()) << docs.status();
+  for (int64_t begin = 0; begin < 60'000; begin += 20'000) {
+    ASSERT_TRUE(docs->rows->StartRows(begin, begin + 20'000).ok());
+    std::vector<std::thread> threads;
+    for (int64_t t = 0; t < 4; ++t) {
+      threads.emplace_back([&, t, begin] {
+        for (int64_t row = begin + t * 5000; row < begin + (t + 1) * 5000; row += 500) {
+          ExpectFetched(*docs->rows, {row, 500});
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    docs->rows->Release();
+  }
+}
+
+TEST_F(DocsFilesTest, FilesBehindTheReadersAreReadAheadWhileNobodyAsks) {
+  constexpr int64_t kRows = 1 << 19;  // 16 MiB of each file: they are within the window
+  const std::string files[] = {Write("d1.npy", kRows, 16), Write("d2.npy", kRows, 16),
+                               Write("d3.npy", 100, 16)};
+  bool on_disk = true;
+  for (const std::string& file : files) on_disk = Evict(file) && on_disk;
+  if (!on_disk) GTEST_SKIP() << "NOT RUN: runs where files are on a disk (TMPDIR)";
+  const auto docs = OpenDocs(folder_, std::nullopt);
+  ASSERT_TRUE(docs.ok()) << docs.status();
+  ASSERT_TRUE(docs->rows->StartRows(0, 2 * kRows).ok());
+  ExpectFetched(*docs->rows, {0, 50'000});  // more than was read with the header
+  // The last file is of the next range.
+  for (const std::string& file : files) {
+    const auto size = static_cast<int64_t>(fs::file_size(file));
+    for (int tries = 0; tries < 1000 && !IsCached(file, 0, size); ++tries) usleep(10000);
+    EXPECT_TRUE(IsCached(file, 0, size)) << file;
+  }
+}
+
+TEST_F(DocsFilesTest, AFileTruncatedBetweenFetchesIsDataLoss) {
+  Write("d1.npy", 50'000);
+  const std::string two = Write("d2.npy", 50'000);
+  const auto docs = OpenDocs(folder_, std::nullopt);
+  ASSERT_TRUE(docs.ok());
+  ASSERT_TRUE(docs->rows->StartRows(0, 100'000).ok());
+  ExpectFetched(*docs->rows, {0, 60'000});
+  fs::resize_file(two, 1000);
+  std::vector<std::byte> out(20'000 * 4);
+  const absl::Status status = docs->rows->Fetch({45'000, 20'000}, out.data());
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("d2.npy: was truncated while it was read"));
+  EXPECT_TRUE(absl::IsDataLoss(docs->rows->CheckUnchanged()));
+}
+
 TEST_F(DocsFilesTest, MoreFilesThanMayBeOpenAtOnce) {
-  for (int i = 0; i < 100; ++i) Write(fmt::format("d{}.npy", i), i % 4);
+  for (int i = 0; i < 200; ++i) Write(fmt::format("d{}.npy", i), i % 4);
   const auto docs = OpenDocs(folder_, std::nullopt);
   ASSERT_TRUE(docs.ok()) << docs.status();
   const int64_t rows = docs->rows->rows();
-  EXPECT_EQ(rows, 150);
+  EXPECT_EQ(rows, 300);
   ExpectRows(*docs->rows, 0, rows);
   std::mt19937 random(5);
   for (int i = 0; i < 500; ++i) {
-    const auto a = static_cast<int64_t>(random() % 150);
+    const auto a = static_cast<int64_t>(random() % 300);
     ExpectRows(*docs->rows, a, std::min<int64_t>(rows, a + static_cast<int64_t>(random() % 20)));
   }
   EXPECT_TRUE(docs->rows->CheckUnchanged().ok());
   // One that is closed now.
-  const auto first = docs->rows->Rows(120, 150);
+  const auto first = docs->rows->Rows(50, 300);
   ASSERT_TRUE(first.ok());
   std::ofstream(folder_ + "/d1.npy", std::ios::app) << "more";
   const auto changed = docs->rows->Rows(0, 3);
@@ -304,6 +449,15 @@ TEST_F(DocsFilesTest, ARangeIsRowsOfTheWhole) {
   auto docs = OpenDocs(folder_, std::nullopt);
   ASSERT_TRUE(docs.ok());
   const auto range = MakeRowRange(std::move(docs->rows), 30, 70);
+  EXPECT_EQ(range->most_rows_in_place(), 80);
+  const auto views = range->StartRows(5, 20);
+  ASSERT_TRUE(views.ok());
+  EXPECT_EQ(views->size(), 2U);
+  std::vector<std::byte> fetched(15 * 4);
+  ASSERT_TRUE(range->Fetch({5, 15}, fetched.data()).ok());
+  ExpectRow(*range, 35, fetched.data());
+  ExpectRow(*range, 49, fetched.data() + 14 * 4);
+  range->Release();
   EXPECT_EQ(range->rows(), 40);
   EXPECT_EQ(range->name(), folder_);
   const auto view = range->Rows(5, 20);

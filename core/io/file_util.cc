@@ -65,4 +65,10 @@ absl::StatusOr<int64_t> ReadAt(int fd, int64_t offset, std::span<std::byte> out,
   return static_cast<int64_t>(done);
 }
 
+absl::Status TruncatedWhileRead(std::string_view path, int64_t ends_at, int64_t expected) {
+  return absl::DataLossError(
+      fmt::format("{}: was truncated while it was read: it ends at byte {}, {} bytes expected",
+                  path, ends_at, expected));
+}
+
 }  // namespace tiny_knn

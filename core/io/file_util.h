@@ -28,4 +28,7 @@ absl::StatusOr<OpenedFile> OpenRegularFile(const std::string& path, std::string_
 absl::StatusOr<int64_t> ReadAt(int fd, int64_t offset, std::span<std::byte> out,
                                std::string_view path);
 
+// DataLoss: the file ends at byte `ends_at` while it is read, `expected` were there.
+absl::Status TruncatedWhileRead(std::string_view path, int64_t ends_at, int64_t expected);
+
 }  // namespace tiny_knn

@@ -1,18 +1,13 @@
 // Rows of .npy files: mapped, or read into a buffer that transposes or swaps.
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <atomic>
-#include <cerrno>
 #include <cstring>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "core/io/direct_reader.h"
 #include "core/io/element_copy.h"
+#include "core/io/file_source.h"
 #include "core/io/file_util.h"
 #include "core/io/mapped_file.h"
 #include "core/io/npy.h"
@@ -30,194 +25,59 @@ constexpr int64_t kPanelBytes = 64;
 // piece of the file of its own.
 constexpr int64_t kMostTransposeRows = 32 * 1024;
 constexpr int64_t kLeastTransposeRows = 1024;
-// How far a thread asks for rows ahead of who reads them: what a fast disk delivers in some tens of
-// milliseconds, the time that compute threads may spend without reading.
-constexpr int64_t kAheadBytes = int64_t{64} << 20;
-// It asks for so much of it at a time, each time a short call.
+// A thread asks for so much of what is ahead at a time, each time a short call.
 constexpr int64_t kAheadSteps = 16;
-// Files that the system reads ahead in one go need no thread.
-constexpr int64_t kLeastAheadBytes = int64_t{4} << 20;
+// Rows that lie so far apart are read one by one, before all that lies between them has arrived.
+constexpr int64_t kSparseBytes = int64_t{64} << 10;
 
-bool SameTime(const timespec& a, const timespec& b) {
-  return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
-// Rows that take kAheadBytes.
+// Rows that take kReadAheadBytes.
 int64_t AheadRows(const NpyHeader& header) {
   const int64_t row_bytes = std::max<int64_t>(1, header.dim * ItemSize(header.dtype));
-  return std::max<int64_t>(1, kAheadBytes / row_bytes);
+  return std::max<int64_t>(1, kReadAheadBytes / row_bytes);
 }
 
 int64_t TransposeRows(const NpyHeader& header) {
   return std::clamp(AheadRows(header), kLeastTransposeRows, kMostTransposeRows);
 }
 
-// What both file sources share: the open file, what it was when it was opened, and reading it.
-class FileSource : public RowSource {
- public:
-  FileSource(std::string name, const NpyHeader& header, OpenedFile file)
-      : RowSource(std::move(name), header.dtype, header.rows, header.dim),
-        header_(header),
-        file_(std::move(file)),
-        ahead_({.end = header.rows,
-                .window = header.fortran_order ? 2 * TransposeRows(header) : AheadRows(header),
-                .step = header.fortran_order
-                            ? TransposeRows(header)
-                            : std::max<int64_t>(1, AheadRows(header) / kAheadSteps),
-                .ask = [this](int64_t begin, int64_t end) { Ask(begin, end); }}) {}
-
-  absl::Status CheckUnchanged() override {
-    struct stat now;
-    if (fstat(file_.fd.get(), &now) != 0) return ErrnoStatus(errno, name(), "cannot stat");
-    const struct stat& then = file_.stat;
-    if (now.st_size != then.st_size) {
-      return absl::DataLossError(
-          fmt::format("{}: changed while it was read: {} bytes found, {} expected; run again when "
-                      "nothing writes to it",
-                      name(), now.st_size, then.st_size));
-    }
-    if (!SameTime(now.st_mtim, then.st_mtim)) {
-      return absl::DataLossError(
-          fmt::format("{}: changed while it was read: its modification time is not what it was; "
-                      "run again when nothing writes to it",
-                      name()));
-    }
-    // Whoever writes may put the modification time back, so this counts as a change too.
-    if (!SameTime(now.st_ctim, then.st_ctim)) {
-      return absl::DataLossError(
-          fmt::format("{}: changed while it was read: its metadata changed (renamed, replaced or "
-                      "chmod); run again when nothing changes it",
-                      name()));
-    }
-    return absl::OkStatus();
-  }
-
- protected:
-  const NpyHeader& header() const { return header_; }
-  int64_t row_bytes() const { return dim() * ItemSize(dtype()); }
-  int64_t OffsetOf(int64_t row) const { return header_.data_offset + row * row_bytes(); }
-  ReadAhead& ahead() { return ahead_; }
-
-  // Any thread. Starts to read ahead where the system does not have the bytes at hand.
-  absl::Status ReadExactly(int64_t offset, std::byte* out, int64_t bytes) {
-    if (ReadAtHand(offset, out, bytes)) return absl::OkStatus();
-    return ReadWaiting(offset, out, bytes);
-  }
-
-  // The same of bytes that are waited for.
-  absl::Status ReadWaiting(int64_t offset, std::byte* out, int64_t bytes) {
-    absl::StatusOr<int64_t> got =
-        ReadAt(file_.fd.get(), offset, {out, static_cast<size_t>(bytes)}, name());
-    if (!got.ok()) return got.status();
-    if (*got == bytes) return absl::OkStatus();
-    return absl::DataLossError(
-        fmt::format("{}: was truncated while it was read: it ends at byte {}, {} bytes expected",
-                    name(), offset + *got, header().data_offset + header().data_bytes()));
-  }
-
-  // Rows in C order, as they are stored. Any thread.
-  absl::Status ReadStoredRows(const RowSelection& rows, std::byte* out) {
-    if (rows.step == 1) {
-      return ReadExactly(OffsetOf(rows.begin), out, rows.count * row_bytes());
-    }
-    int64_t done = 0;
-    while (done < rows.count && ReadAtHand(OffsetOf(rows.begin + done * rows.step),
-                                           out + done * row_bytes(), row_bytes())) {
-      ++done;
-    }
-    // A disk answers many questions at a time faster than one after the other.
-    for (int64_t i = done; i < rows.count; ++i) {
-      readahead(file_.fd.get(), OffsetOf(rows.begin + i * rows.step),
-                static_cast<size_t>(row_bytes()));
-    }
-    for (; done < rows.count; ++done) {
-      absl::Status status = ReadExactly(OffsetOf(rows.begin + done * rows.step),
-                                        out + done * row_bytes(), row_bytes());
-      if (!status.ok()) return status;
-    }
-    return absl::OkStatus();
-  }
-
-  // The same of rows that lie anywhere, without a thread that reads ahead.
-  absl::Status ReadEachStoredRow(std::span<const int64_t> rows, std::byte* out) {
-    std::vector<size_t> missing;
-    for (size_t i = 0; i < rows.size(); ++i) {
-      if (ReadWithoutWaiting(OffsetOf(rows[i]), out + static_cast<int64_t>(i) * row_bytes(),
-                             row_bytes())) {
-        continue;
-      }
-      missing.push_back(i);
-      readahead(file_.fd.get(), OffsetOf(rows[i]), static_cast<size_t>(row_bytes()));
-    }
-    for (const size_t i : missing) {
-      absl::Status status =
-          ReadWaiting(OffsetOf(rows[i]), out + static_cast<int64_t>(i) * row_bytes(), row_bytes());
-      if (!status.ok()) return status;
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  // What need not be waited for: false where that is too little.
-  bool ReadWithoutWaiting(int64_t offset, std::byte* out, int64_t bytes) const {
-    const iovec part = {out, static_cast<size_t>(bytes)};
-    return preadv2(file_.fd.get(), &part, 1, offset, RWF_NOWAIT) == bytes;
-  }
-
-  // The same. Once that was too little, a thread sees to it, and it is not tried again: false.
-  bool ReadAtHand(int64_t offset, std::byte* out, int64_t bytes) {
-    if (not_at_hand_.load(std::memory_order_relaxed)) return false;
-    if (ReadWithoutWaiting(offset, out, bytes)) return true;
-    not_at_hand_.store(true, std::memory_order_relaxed);
-    if (stored_bytes() >= kLeastAheadBytes) ahead_.Start();
-    return false;
-  }
-
-  // On the thread that reads ahead: rows [begin, end) into the page cache.
-  void Ask(int64_t begin, int64_t end) {
-    if (!header_.fortran_order) {
-      readahead(file_.fd.get(), OffsetOf(begin), static_cast<size_t>((end - begin) * row_bytes()));
-      return;
-    }
-    const int64_t item = ItemSize(dtype());
-    for (int64_t column = 0; column < dim(); ++column) {
-      readahead(file_.fd.get(), header_.data_offset + (column * rows() + begin) * item,
-                static_cast<size_t>((end - begin) * item));
-    }
-  }
-
-  NpyHeader header_;
-  OpenedFile file_;
-  std::atomic<bool> not_at_hand_ = false;
-  ReadAhead ahead_;  // last, since its thread uses the others
-};
+FileSource::Ahead AheadOf(const NpyHeader& header) {
+  if (header.fortran_order) return {2 * TransposeRows(header), TransposeRows(header)};
+  return {AheadRows(header), std::max<int64_t>(1, AheadRows(header) / kAheadSteps)};
+}
 
 // Views point into the mapped file.
 class MappedSource final : public FileSource {
  public:
   MappedSource(std::string name, const NpyHeader& header, OpenedFile file,
                std::unique_ptr<MappedFile> mapping)
-      : FileSource(std::move(name), header, std::move(file)), mapping_(std::move(mapping)) {}
+      : FileSource(std::move(name), header, std::move(file), AheadOf(header)),
+        mapping_(std::move(mapping)) {}
 
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
     mapping_->WillNeed(OffsetOf(begin), OffsetOf(end));
-    return StartRows(begin, end);
+    return Start(begin, end);
   }
 
-  absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end) override {
-    ahead().SeekTo(begin);
-    const int64_t first = OffsetOf(begin);
-    const int64_t last = OffsetOf(end);
-    if (last > first) {
-      used_begin_ = used_end_ == 0 ? first : std::min(used_begin_, first);
-      used_end_ = std::max(used_end_, last);
+  absl::StatusOr<std::vector<MatrixView>> StartRows(int64_t begin, int64_t end) override {
+    Release();
+    is_direct_ = past_cache_ && StartDirectly(begin, end);
+    AllowReadingAhead(!is_direct_);
+    if (is_direct_) {
+      return std::vector<MatrixView>{
+          {direct_->At(OffsetOf(begin)), dtype(), end - begin, dim(), row_bytes()}};
     }
-    return MatrixView{mapping_->bytes().data() + first, dtype(), end - begin, dim(), row_bytes()};
+    direct_.reset();  // its memory is that of the pages that are mapped now
+    return std::vector<MatrixView>{Start(begin, end)};
   }
+
+  void ReadPastCache(bool past_cache) override { past_cache_ = past_cache; }
 
   bool needs_fetch() const override { return true; }
 
   absl::Status Fetch(const RowSelection& rows, std::byte* out) override {
+    if (is_direct_ && (rows.step == 1 || rows.step * row_bytes() < kSparseBytes)) {
+      return CopyArrived(rows, out);
+    }
     absl::Status status = ReadStoredRows(rows, out);
     if (status.ok() && rows.step == 1) ahead().ReachedTo(rows.begin + rows.count);
     return status;
@@ -229,7 +89,11 @@ class MappedSource final : public FileSource {
     return ReadEachStoredRow(rows, out);
   }
 
+  void ExpectFetch(int64_t row) override { ExpectReading(row); }
+
   void Release() override {
+    if (is_direct_) direct_->Stop();
+    is_direct_ = false;
     mapping_->DontNeed(used_begin_, used_end_);
     used_begin_ = used_end_ = 0;
   }
@@ -245,7 +109,45 @@ class MappedSource final : public FileSource {
   int64_t buffer_bytes_per_row() const override { return 0; }
 
  private:
+  MatrixView Start(int64_t begin, int64_t end) {
+    ahead().SeekTo(begin);
+    const int64_t first = OffsetOf(begin);
+    const int64_t last = OffsetOf(end);
+    if (last > first) {
+      used_begin_ = used_end_ == 0 ? first : std::min(used_begin_, first);
+      used_end_ = std::max(used_end_, last);
+    }
+    return {mapping_->bytes().data() + first, dtype(), end - begin, dim(), row_bytes()};
+  }
+
+  // Waits for rows to arrive from the disk.
+  absl::Status CopyArrived(const RowSelection& rows, std::byte* out) {
+    const int64_t last = rows.begin + (rows.count - 1) * rows.step;
+    absl::Status status = direct_->Wait(OffsetOf(rows.begin), OffsetOf(last + 1));
+    if (!status.ok()) return status;
+    const int64_t at_once = rows.step == 1 ? rows.count : 1;
+    for (int64_t i = 0; i < rows.count; i += at_once) {
+      std::memcpy(out + i * row_bytes(), direct_->At(OffsetOf(rows.begin + i * rows.step)),
+                  static_cast<size_t>(at_once * row_bytes()));
+    }
+    return status;
+  }
+
+  // False where that cannot be, or the system has most of the rows in memory.
+  bool StartDirectly(int64_t begin, int64_t end) {
+    if (begin == end || direct_refused_ || IsMostlyCached(OffsetOf(begin), OffsetOf(end))) {
+      return false;
+    }
+    if (direct_ == nullptr) direct_ = OpenDirectly();
+    direct_refused_ = direct_ == nullptr || !direct_->Start(OffsetOf(begin), OffsetOf(end)).ok();
+    return !direct_refused_;
+  }
+
   std::unique_ptr<MappedFile> mapping_;
+  bool past_cache_ = false;
+  bool direct_refused_ = false;
+  bool is_direct_ = false;  // the range that was started
+  std::unique_ptr<DirectReader> direct_;
   // Bytes handed out since the last Release; both 0 when none.
   int64_t used_begin_ = 0;
   int64_t used_end_ = 0;
@@ -255,24 +157,21 @@ class MappedSource final : public FileSource {
 // its elements, and files that cannot be mapped.
 class BufferedSource final : public FileSource {
  public:
-  using FileSource::FileSource;
+  BufferedSource(std::string name, const NpyHeader& header, OpenedFile file)
+      : FileSource(std::move(name), header, std::move(file), AheadOf(header)) {}
 
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
-    absl::StatusOr<MatrixView> view = StartRows(begin, end);
+    absl::StatusOr<MatrixView> view = Start(begin, end);
     if (!view.ok() || !needs_fetch()) return view;
     absl::Status status = ReadRows(begin, end);
     if (!status.ok()) return status;
     return view;
   }
 
-  absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end) override {
-    ahead().SeekTo(begin);
-    started_ = begin;
-    const int64_t bytes = (end - begin) * row_bytes();
-    absl::Status status = buffer_.Grow(bytes, name());
-    if (status.ok() && bytes > 0 && !needs_fetch()) status = ReadColumns(begin, end);
-    if (!status.ok()) return status;
-    return MatrixView{buffer_.data(), dtype(), end - begin, dim(), row_bytes()};
+  absl::StatusOr<std::vector<MatrixView>> StartRows(int64_t begin, int64_t end) override {
+    const absl::StatusOr<MatrixView> view = Start(begin, end);
+    if (!view.ok()) return view.status();
+    return std::vector<MatrixView>{*view};
   }
 
   // Pieces of columns are worth reading and transposing many rows at a time only.
@@ -291,11 +190,26 @@ class BufferedSource final : public FileSource {
     return status;
   }
 
+  // Columns have been read already.
+  void ExpectFetch(int64_t row) override {
+    if (needs_fetch()) ExpectReading(row);
+  }
+
   void Release() override {}
 
   int64_t buffer_bytes_per_row() const override { return row_bytes(); }
 
  private:
+  absl::StatusOr<MatrixView> Start(int64_t begin, int64_t end) {
+    ahead().SeekTo(begin);
+    started_ = begin;
+    const int64_t bytes = (end - begin) * row_bytes();
+    absl::Status status = buffer_.Grow(bytes, name());
+    if (status.ok() && bytes > 0 && !needs_fetch()) status = ReadColumns(begin, end);
+    if (!status.ok()) return status;
+    return MatrixView{buffer_.data(), dtype(), end - begin, dim(), row_bytes()};
+  }
+
   std::byte* PlaceOf(int64_t row) { return buffer_.data() + (row - started_) * row_bytes(); }
 
   void Swap(std::byte* data, int64_t num_rows) const {

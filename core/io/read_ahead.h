@@ -14,6 +14,10 @@
 
 namespace tiny_knn {
 
+// How far a thread asks for rows ahead of who reads them: what a fast disk delivers in some tens of
+// milliseconds, the time that compute threads may spend without reading.
+inline constexpr int64_t kReadAheadBytes = int64_t{64} << 20;
+
 // Positions are rows, or whatever else the owner counts in. Thread-safe; the thread starts with
 // Start and has ended when the destructor returns.
 class ReadAhead {

@@ -19,9 +19,10 @@ class RowRange final : public RowSource {
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
     return rows_->Rows(begin_ + begin, begin_ + end);
   }
-  absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end) override {
+  absl::StatusOr<std::vector<MatrixView>> StartRows(int64_t begin, int64_t end) override {
     return rows_->StartRows(begin_ + begin, begin_ + end);
   }
+  int64_t most_rows_in_place() const override { return rows_->most_rows_in_place(); }
   bool needs_fetch() const override { return rows_->needs_fetch(); }
   absl::Status Fetch(const RowSelection& rows, std::byte* out) override {
     return rows_->Fetch({begin_ + rows.begin, rows.count, rows.step}, out);
@@ -32,6 +33,8 @@ class RowRange final : public RowSource {
     for (int64_t& row : of_all) row += begin_;
     return rows_->FetchEach(of_all, out);
   }
+  void ExpectFetch(int64_t row) override { rows_->ExpectFetch(begin_ + row); }
+  void ReadPastCache(bool past_cache) override { rows_->ReadPastCache(past_cache); }
   void Release() override { rows_->Release(); }
   absl::Status CheckUnchanged() override { return rows_->CheckUnchanged(); }
   int64_t buffer_bytes_per_row() const override { return rows_->buffer_bytes_per_row(); }

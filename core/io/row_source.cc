@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "core/io/element_copy.h"
 #include "fmt/format.h"
@@ -63,8 +64,10 @@ class GatheringSource final : public RowSource {
 
 }  // namespace
 
-absl::StatusOr<MatrixView> RowSource::StartRows(int64_t begin, int64_t end) {
-  return Rows(begin, end);
+absl::StatusOr<std::vector<MatrixView>> RowSource::StartRows(int64_t begin, int64_t end) {
+  const absl::StatusOr<MatrixView> view = Rows(begin, end);
+  if (!view.ok()) return view.status();
+  return std::vector<MatrixView>{*view};
 }
 
 absl::Status RowSource::Fetch(const RowSelection& /*rows*/, std::byte* /*out*/) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -42,10 +43,15 @@ class RowSource {
   virtual absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) = 0;
 
   // The same rows for one who goes through the matrix from the first row to the last, range after
-  // range. Where needs_fetch(), a row must be fetched before it is read from the view, and when the
-  // disk is what the search waits for, a thread asks it for the rows ahead, those of the next range
-  // too. That thread ends with the source.
-  virtual absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end);
+  // range: where they lie, the rows of one view behind those of another; at least one view, and
+  // just one unless needs_fetch(). Where needs_fetch(), a row must be fetched before it is read
+  // from its view, and when the disk is what the search waits for, a thread asks it for the rows
+  // ahead, those of the next range too. That thread ends with the source.
+  virtual absl::StatusOr<std::vector<MatrixView>> StartRows(int64_t begin, int64_t end);
+
+  // The most rows that StartRows surely hands out where they lie. Of more, it may have to copy some
+  // on the calling thread.
+  virtual int64_t most_rows_in_place() const { return rows_; }
 
   // Whether rows of a view of StartRows are there only after Fetch; else Fetch is not to be called.
   virtual bool needs_fetch() const { return false; }
@@ -66,6 +72,15 @@ class RowSource {
   // disk has to bring is asked for at once. Any number of threads at once, also while a view is
   // read. Errors: as Fetch.
   virtual absl::Status FetchEach(std::span<const int64_t> rows, std::byte* out);
+
+  // Rows from `row` on will be fetched soon, of this range or the next: if the disk has to be asked
+  // for them, that begins. Any thread; returns at once.
+  virtual void ExpectFetch(int64_t /*row*/) {}
+
+  // A hint to StartRows: what is not in the system's page cache is better read past it, because
+  // processors are what the search waits for, and rows will not be wanted again soon. The view then
+  // lies in memory that is taken for it.
+  virtual void ReadPastCache(bool /*past_cache*/) {}
 
   // Says that no view is in use any more: pages may go, buffers may be kept for the next Rows call.
   virtual void Release() = 0;

@@ -1,7 +1,6 @@
 #include "core/io/row_source.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -18,6 +17,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/io/page_cache_for_test.h"
 #include "core/io/unprivileged_for_test.h"
 #include "core/matrix/dtype.h"
 #include "core/matrix/matrix_view.h"
@@ -163,8 +163,10 @@ TEST(RowSourceTest, FetchedRowsAreThoseOfTheViewInEveryLayout) {
     WriteFile(path, NpyBytes(1000, 17, layout));
     const auto source = OpenNpyRowSource(path, std::nullopt);
     ASSERT_TRUE(source.ok()) << source.status();
-    const auto view = (*source)->StartRows(200, 900);
-    ASSERT_TRUE(view.ok()) << view.status();
+    const auto views = (*source)->StartRows(200, 900);
+    ASSERT_TRUE(views.ok()) << views.status();
+    ASSERT_EQ(views->size(), 1u);
+    const MatrixView& view = views->front();
     ASSERT_EQ((*source)->needs_fetch(), !layout.fortran);
     if ((*source)->needs_fetch()) {
       ExpectFetched(**source, {201, 7, 100});
@@ -173,7 +175,7 @@ TEST(RowSourceTest, FetchedRowsAreThoseOfTheViewInEveryLayout) {
     }
     for (int64_t i = 200; i < 900; ++i) {
       for (int64_t j = 0; j < 17; ++j) {
-        ASSERT_EQ(static_cast<const int32_t*>(view->Row(i - 200))[j], Value(i, j)) << i << " " << j;
+        ASSERT_EQ(static_cast<const int32_t*>(view.Row(i - 200))[j], Value(i, j)) << i << " " << j;
       }
     }
     (*source)->Release();
@@ -229,38 +231,12 @@ TEST(RowSourceTest, RowsInMemoryNeedNoFetch) {
   const std::vector<int32_t> rows = {1, 2, 3, 4};
   const auto source = MakeMemoryRowSource("docs", {rows.data(), DType::kInt32, 2, 2, 8});
   EXPECT_FALSE(source->needs_fetch());
-  EXPECT_EQ(source->StartRows(1, 2)->data, rows.data() + 2);
+  EXPECT_EQ(source->StartRows(1, 2)->front().data, rows.data() + 2);
   std::vector<std::byte> out(16);
   EXPECT_EQ(source->Fetch({0, 1}, out.data()).code(), absl::StatusCode::kInternal);
   EXPECT_FALSE(source->can_fetch_each());
   EXPECT_EQ(source->FetchEach(std::vector<int64_t>{0}, out.data()).code(),
             absl::StatusCode::kInternal);
-}
-
-// Whether the system holds all of bytes [begin, end) of the file in memory.
-bool IsCached(const std::string& path, int64_t begin, int64_t end) {
-  const int fd = open(path.c_str(), O_RDONLY);
-  const int64_t page = sysconf(_SC_PAGESIZE);
-  const int64_t first = begin / page * page;
-  const size_t bytes = static_cast<size_t>(end - first);
-  void* const data = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, first);
-  close(fd);
-  std::vector<unsigned char> cached((bytes + static_cast<size_t>(page) - 1) /
-                                    static_cast<size_t>(page));
-  const bool known = data != MAP_FAILED && mincore(data, bytes, cached.data()) == 0;
-  if (data != MAP_FAILED) munmap(data, bytes);
-  return known && std::all_of(cached.begin(), cached.end(), [](unsigned char c) { return c & 1; });
-}
-
-// True if the file is on the disk only now.
-bool Evict(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY);
-  fsync(fd);
-  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-  close(fd);
-  struct stat stats;
-  stat(path.c_str(), &stats);
-  return !IsCached(path, stats.st_size / 2, stats.st_size);
 }
 
 TEST(RowSourceTest, WhatWillBeFetchedNextIsReadAheadWhileNobodyAsks) {
@@ -328,6 +304,60 @@ TEST(RowSourceTest, FileTruncatedWhileItIsReadAheadIsDataLoss) {
         << status;
   }
   EXPECT_EQ((*source)->CheckUnchanged().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(RowSourceTest, RowsReadPastTheCacheAreTheSameAndLeaveNothingInIt) {
+  const std::string path = TestPath("m.npy");
+  constexpr int64_t kRows = 32 * 1024 + 5;
+  constexpr int64_t kRowBytes = 256 * 4;
+  WriteFile(path, NpyBytes(kRows, 256, {}));
+  const auto source = OpenNpyRowSource(path, std::nullopt);
+  ASSERT_TRUE(source.ok());
+  const bool on_disk = Evict(path);
+  (*source)->ReadPastCache(true);
+  for (int64_t begin = 0; begin < kRows; begin += 9000) {
+    const int64_t end = std::min(begin + 9000, kRows);
+    const auto views = (*source)->StartRows(begin, end);
+    ASSERT_TRUE(views.ok()) << views.status();
+    ExpectFetched(**source, {begin, 10, (end - begin) / 10});
+    ExpectFetched(**source, {begin, (end - begin) / 3, 3});
+    ExpectFetched(**source, {begin, end - begin});
+    const auto* const last = static_cast<const int32_t*>(views->front().Row(end - begin - 1));
+    EXPECT_EQ(last[255], Value(end - 1, 255));
+    (*source)->Release();
+  }
+  EXPECT_TRUE((*source)->CheckUnchanged().ok());
+  if (!on_disk) GTEST_SKIP() << "NOT ALL RUN: the rest where files are on a disk (TMPDIR)";
+  EXPECT_FALSE(IsCached(path, kRows / 2 * kRowBytes, (kRows / 2 + 100) * kRowBytes));
+  // What is in the cache is taken from there, and a thread may read ahead again.
+  (*source)->ReadPastCache(false);
+  ASSERT_TRUE((*source)->StartRows(0, kRows).ok());
+  ExpectFetched(**source, {0, kRows});
+  EXPECT_TRUE(IsCached(path, 0, kRows * kRowBytes));
+  (*source)->Release();
+  (*source)->ReadPastCache(true);
+  const auto views = (*source)->StartRows(0, kRows / 2);
+  ASSERT_TRUE(views.ok());
+  EXPECT_EQ(static_cast<const int32_t*>(views->front().Row(7))[3], Value(7, 3)) << "it is mapped";
+}
+
+TEST(RowSourceTest, FileTruncatedWhileItIsReadPastTheCacheIsDataLoss) {
+  const std::string path = TestPath("m.npy");
+  constexpr int64_t kRows = 32 * 1024;
+  WriteFile(path, NpyBytes(kRows, 256, {}));
+  const auto source = OpenNpyRowSource(path, std::nullopt);
+  ASSERT_TRUE(source.ok());
+  if (!Evict(path)) GTEST_SKIP() << "NOT RUN: runs where files are on a disk (TMPDIR)";
+  ASSERT_EQ(truncate(path.c_str(), 20 << 20), 0);
+  (*source)->ReadPastCache(true);
+  ASSERT_TRUE((*source)->StartRows(0, kRows).ok());
+  ExpectFetched(**source, {0, 1000});
+  std::vector<std::byte> out(2 * 256 * 4);
+  const absl::Status status = (*source)->Fetch({kRows - 2, 2}, out.data());
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_TRUE(std::string(status.message())
+                  .starts_with(path + ": was truncated while it was read: it ends at byte "))
+      << status;
 }
 
 TEST(RowSourceTest, UnalignedDataIsBufferedAndAlignedDataIsNot) {

@@ -42,8 +42,8 @@ double SecondsSince(Clock::time_point start) {
 // Rows [begin, end) of the source, at `out`.
 absl::Status CopyRows(RowSource& source, int64_t begin, int64_t end, std::byte* out) {
   const int64_t row_bytes = source.dim() * ItemSize(source.dtype());
-  const absl::StatusOr<MatrixView> view = source.StartRows(begin, end);
-  if (!view.ok()) return view.status();
+  const absl::StatusOr<std::vector<MatrixView>> views = source.StartRows(begin, end);
+  if (!views.ok()) return views.status();
   absl::Status status;
   if (source.needs_fetch()) {
     const int64_t piece = std::max<int64_t>(1, kReadPieceBytes / row_bytes);
@@ -51,8 +51,9 @@ absl::Status CopyRows(RowSource& source, int64_t begin, int64_t end, std::byte* 
       status = source.Fetch({row, std::min(piece, end - row)}, out + (row - begin) * row_bytes);
     }
   } else {
-    for (int64_t row = 0; row < view->rows; ++row) {
-      const auto* const from = static_cast<const std::byte*>(view->Row(row));
+    const MatrixView& view = views->front();
+    for (int64_t row = 0; row < view.rows; ++row) {
+      const auto* const from = static_cast<const std::byte*>(view.Row(row));
       std::copy(from, from + row_bytes, out + row * row_bytes);
     }
   }

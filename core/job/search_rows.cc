@@ -27,7 +27,8 @@ ProblemShape ShapeOf(const RowSource& queries, const RowSource& docs, const Sear
           .query_buffer_bytes_per_row = queries.buffer_bytes_per_row(),
           .doc_buffer_bytes_per_row = docs.buffer_bytes_per_row(),
           .docs_in_callers_memory = docs.is_callers_memory(),
-          .docs_are_fetched = docs.needs_fetch()};
+          .docs_are_fetched = docs.needs_fetch(),
+          .most_docs_in_place = docs.most_rows_in_place()};
 }
 
 absl::StatusOr<SearchPlan> PlanRows(const ProblemShape& shape, const SearchLimits& limits,
@@ -39,7 +40,8 @@ absl::StatusOr<SearchPlan> PlanRows(const ProblemShape& shape, const SearchLimit
                             .requested_batch_size = limits.batch_size,
                             .has_int8_dot_products = HasInt8DotProducts(),
                             .keeps_docs = use == DocsUse::kKept,
-                            .saves_state = limits.saves_state});
+                            .saves_state = limits.saves_state,
+                            .program_bytes = limits.program_bytes});
 }
 
 bool MakeRoomForKeptDocs(const ProblemShape& shape, const SearchLimits& limits, int64_t warm_bytes,

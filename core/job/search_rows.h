@@ -30,6 +30,7 @@ struct SearchLimits {
   int64_t memory_limit_bytes = 0;  // 0: 75% of what is available, cgroup limits respected
   int64_t batch_size = 0;          // most queries per pass over the docs; 0: as many as fit
   bool saves_state = false;        // Engine::Search will be given a saver
+  int64_t program_bytes = 0;       // MachineLimits::program_bytes
 };
 
 // Whether what a search makes of the docs may serve others: MachineLimits::keeps_docs.

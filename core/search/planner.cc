@@ -81,12 +81,20 @@ constexpr int64_t kMostCodedDim = 65536;
 constexpr int64_t kCodedDocScalarBytes = 16;
 // Docs whose codes lie together.
 constexpr int64_t kCodedPanel = 64;
+// Chunks of fewer bytes would take more time to finish than it takes to copy rows together that lie
+// in too many files.
+constexpr int64_t kLeastChunkBytes = 256 * kMiB;
 // Where the state is saved between chunks, a chunk is some seconds of multiplications or of
 // reading, but long enough for its survivors to be few.
 constexpr int64_t kSavedChunkProducts = int64_t{1} << 37;
 constexpr int64_t kSavedChunkBytes = int64_t{1} << 31;
 constexpr int64_t kLeastSavedChunk = 16384;
 constexpr int64_t kLeastSavedChunkPerResult = 8;
+// A thread with so many queries computes more slowly than a disk reads: having the docs in the page
+// cache would not make the next such search faster, and filling it costs processor time. With fewer
+// chunks than this the docs might as well have been held in memory.
+constexpr int64_t kComputeBoundQueriesPerThread = 256;
+constexpr int64_t kLeastChunksPastCache = 4;
 // Beyond these the sums below could overflow.
 constexpr int64_t kLargestDim = int64_t{1} << 40;
 constexpr int64_t kLargestK = int64_t{1} << 48;
@@ -233,7 +241,9 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   for (const int64_t buffer : {shape.query_buffer_bytes_per_row, shape.doc_buffer_bytes_per_row}) {
     if (buffer > 0) plan.memory.scratch += kReaderStagingBytes;
   }
-  const int64_t fixed = plan.memory.doc_blocks + plan.memory.score_tiles + plan.memory.scratch;
+  plan.memory.program = limits.program_bytes;
+  const int64_t fixed =
+      plan.memory.doc_blocks + plan.memory.score_tiles + plan.memory.scratch + plan.memory.program;
   const QueryBytes per_query = BytesPerQuery(shape, limits, plan);
   const int64_t per_doc = BytesPerDoc(shape, screen);
   const int64_t least = fixed + per_query.total() + plan.doc_block * per_doc;
@@ -249,6 +259,10 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   const int64_t first_batch = queries_in(available - docs_share);
   plan.doc_chunk =
       std::min({num_docs, kMaxDocChunk, (available - first_batch * per_query.total()) / per_doc});
+  if (shape.most_docs_in_place > 0) {
+    const int64_t least_rows = std::max(kLeastChunkBytes / stored_row_bytes, plan.doc_block);
+    plan.doc_chunk = std::min(plan.doc_chunk, std::max(shape.most_docs_in_place, least_rows));
+  }
   if (limits.saves_state) {
     plan.doc_chunk = std::min(plan.doc_chunk, MostDocsOfSavedChunk(shape, first_batch));
     plan.doc_chunk = std::max(plan.doc_chunk, std::min(plan.doc_block, num_docs));
@@ -309,6 +323,9 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
   }
   plan.num_passes = CeilDivide(shape.num_queries, plan.query_batch);
   plan.num_chunks = CeilDivide(shape.num_docs, plan.doc_chunk);
+  plan.reads_past_cache = shape.docs_are_fetched && plan.num_passes == 1 &&
+                          plan.num_chunks >= kLeastChunksPastCache &&
+                          plan.query_batch >= plan.threads * kComputeBoundQueriesPerThread;
   const __int128 bytes_read =
       static_cast<__int128>(plan.num_passes) * shape.num_docs * shape.dim *
           ItemSize(shape.doc_dtype) +
@@ -361,14 +378,17 @@ std::string DescribePlan(const ProblemShape& shape, const SearchPlan& plan) {
   if (plan.sample_docs > 0) {
     line("thresholds", fmt::format("guessed from a sample of {} docs", plan.sample_docs));
   }
-  line("bytes read", BytesText(plan.bytes_read));
+  line("bytes read",
+       BytesText(plan.bytes_read) +
+           (plan.reads_past_cache ? ", past the page cache unless it holds them" : ""));
   line("memory",
        fmt::format("{}: docs {}, queries {}, candidates {}, results {}, blocks {}, tiles {}, "
                    "scratch {}",
                    BytesText(plan.memory.total()), BytesText(plan.memory.doc_chunk),
                    BytesText(plan.memory.queries), BytesText(plan.memory.candidates),
                    BytesText(plan.memory.results), BytesText(plan.memory.doc_blocks),
-                   BytesText(plan.memory.score_tiles), BytesText(plan.memory.scratch)));
+                   BytesText(plan.memory.score_tiles), BytesText(plan.memory.scratch)) +
+           (plan.memory.program > 0 ? ", program " + BytesText(plan.memory.program) : ""));
   return text;
 }
 

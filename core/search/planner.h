@@ -28,6 +28,8 @@ struct ProblemShape {
   bool docs_in_callers_memory =
       false;                      // RowSource::is_callers_memory: their rows cost nothing more
   bool docs_are_fetched = false;  // RowSource::needs_fetch: a block of them is copied
+  // RowSource::most_rows_in_place, the most docs of a chunk; 0: any number.
+  int64_t most_docs_in_place = 0;
 };
 
 // How docs are screened before the survivors are rescored. One value here and one implementation of
@@ -52,6 +54,7 @@ struct MachineLimits {
   // Which screen, where the problem has it; nothing: the one that should take less time. For tests
   // and benchmarks.
   std::optional<ScreenKind> screen = std::nullopt;
+  int64_t program_bytes = 0;  // of the limit, what the program takes before it searches
 };
 
 // Bytes by purpose; their sum is at most the limit.
@@ -63,8 +66,10 @@ struct MemoryUse {
   int64_t candidates = 0;  // per query: survivors of the screen not yet rescored
   int64_t results = 0;     // per query: exact top k so far, and the rows handed out
   int64_t scratch = 0;     // per thread: what one query's selection and ranking need
+  int64_t program = 0;     // MachineLimits::program_bytes
   int64_t total() const {
-    return queries + doc_chunk + doc_blocks + score_tiles + candidates + results + scratch;
+    return queries + doc_chunk + doc_blocks + score_tiles + candidates + results + scratch +
+           program;
   }
 };
 
@@ -90,7 +95,8 @@ struct SearchPlan {
   // stands for the k-th best of the chunk: at least 1, at most half of candidate_capacity.
   int64_t sample_docs = 0;
   int64_t sample_rank = 0;
-  int64_t bytes_read = 0;  // from both files, all passes
+  int64_t bytes_read = 0;         // from both files, all passes
+  bool reads_past_cache = false;  // RowSource::ReadPastCache
   MemoryUse memory;
 };
 

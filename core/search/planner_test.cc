@@ -85,6 +85,42 @@ TEST(PlannerTest, MakesChunksOfSomeSecondsWhereTheStateIsSaved) {
   EXPECT_EQ(PlanSearch(Shape(1024, 10'000, 768, 10), limits)->num_chunks, 1);
 }
 
+TEST(PlannerTest, MakesChunksOfNoMoreDocsThanLieInPlaceUnlessThatIsFew) {
+  ProblemShape shape = Shape(1024, 10'000'000, 100, 10);
+  const MachineLimits limits{.threads = 2, .memory_limit_bytes = 64 * kGiB};
+  EXPECT_EQ(PlanSearch(shape, limits)->num_chunks, 1);
+  shape.most_docs_in_place = 2'000'000;
+  const auto limited = PlanSearch(shape, limits);
+  ASSERT_TRUE(limited.ok());
+  ExpectSound(shape, limits, *limited);
+  EXPECT_LE(limited->doc_chunk, 2'000'000);
+  EXPECT_GT(limited->doc_chunk, 1'900'000);
+  shape.most_docs_in_place = 3;
+  const auto few = PlanSearch(shape, limits);
+  ASSERT_TRUE(few.ok());
+  ExpectSound(shape, limits, *few);
+  EXPECT_GT(few->doc_chunk * 400, 240 << 20);
+  EXPECT_LE(few->doc_chunk * 400, 256 << 20);
+}
+
+TEST(PlannerTest, ReadsPastTheCacheWhereComputingTakesLongerInOnePassOfManyChunks) {
+  ProblemShape shape = Shape(1024, 10'000'000, 768, 10);
+  shape.doc_dtype = DType::kFloat16;
+  shape.docs_are_fetched = true;
+  MachineLimits limits{.threads = 2, .memory_limit_bytes = kGiB, .has_int8_dot_products = true};
+  EXPECT_TRUE(PlanSearch(shape, limits)->reads_past_cache);
+  EXPECT_THAT(DescribePlan(shape, *PlanSearch(shape, limits)),
+              testing::HasSubstr("past the page cache unless it holds them"));
+  limits.threads = 8;
+  EXPECT_FALSE(PlanSearch(shape, limits)->reads_past_cache) << "the disk is slower";
+  limits = {.threads = 2, .memory_limit_bytes = kGiB, .requested_batch_size = 512};
+  EXPECT_FALSE(PlanSearch(shape, limits)->reads_past_cache) << "there is another pass";
+  limits = {.threads = 2, .memory_limit_bytes = 32 * kGiB};
+  EXPECT_FALSE(PlanSearch(shape, limits)->reads_past_cache) << "there is room";
+  shape.docs_are_fetched = false;
+  EXPECT_FALSE(PlanSearch(shape, {.threads = 2, .memory_limit_bytes = kGiB})->reads_past_cache);
+}
+
 TEST(PlannerTest, HonoursTheRequestedBatchSize) {
   const auto plan =
       PlanSearch(Shape(1000, 100'000, 100, 10),
@@ -115,6 +151,22 @@ TEST(PlannerTest, RefusesALimitThatCannotWorkAndNamesOneThatDoes) {
   const int64_t enough = std::stoll(message.substr(at + 15)) << 20;
   EXPECT_TRUE(PlanSearch(shape, {.threads = 2, .memory_limit_bytes = enough}).ok());
   EXPECT_FALSE(PlanSearch(shape, {.threads = 2, .memory_limit_bytes = enough - (2 << 20)}).ok());
+}
+
+TEST(PlannerTest, CountsTheProgram) {
+  const ProblemShape shape = Shape(1000, 10'000'000, 100, 10);
+  MachineLimits limits{.threads = 2, .memory_limit_bytes = 64 << 20};
+  const auto without = PlanSearch(shape, limits);
+  limits.program_bytes = 10 << 20;
+  limits.memory_limit_bytes += limits.program_bytes;
+  const auto with = PlanSearch(shape, limits);
+  ASSERT_TRUE(with.ok() && without.ok());
+  EXPECT_EQ(with->doc_chunk, without->doc_chunk);
+  EXPECT_EQ(with->memory.total(), without->memory.total() + limits.program_bytes);
+  EXPECT_THAT(DescribePlan(shape, *with), testing::HasSubstr(", program 10.0 MiB\n"));
+  EXPECT_THAT(DescribePlan(shape, *without), testing::Not(testing::HasSubstr("program")));
+  limits.memory_limit_bytes = limits.program_bytes;
+  EXPECT_FALSE(PlanSearch(shape, limits).ok());
 }
 
 TEST(PlannerTest, LeavesNoMemoryThatWouldHoldAnotherQuery) {

@@ -21,7 +21,7 @@ namespace {
 
 // Hands out exact-size copies that are destroyed as early as RowSource allows, so that a view kept
 // too long reads freed memory (which the sanitizers see) or bytes that are NaN in every format, and
-// so does a row of a started range that was not fetched.
+// so does a row of a started range that was not fetched. Started ranges are in pieces.
 class ShortLivedRowSource : public RowSource {
  public:
   ShortLivedRowSource(std::string name, const MatrixView& matrix)
@@ -29,26 +29,21 @@ class ShortLivedRowSource : public RowSource {
   ~ShortLivedRowSource() override { Release(); }
 
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
-    const absl::StatusOr<MatrixView> view = StartRows(begin, end);
+    const MatrixView view = Start(begin, end, std::max<int64_t>(1, end - begin)).front();
     for (int64_t i = begin; i < end; ++i) std::memcpy(RowOf(i), matrix_.Row(i), row_bytes());
     return view;
   }
 
   // All bits set, until a row is fetched.
-  absl::StatusOr<MatrixView> StartRows(int64_t begin, int64_t end) override {
-    Release();
-    begin_ = begin;
-    end_ = end;
-    copy_ = std::make_unique<std::vector<std::byte>>((end - begin) * row_bytes(), std::byte{0xFF});
-    return MatrixView{copy_->data(), dtype(), end - begin, dim(),
-                      static_cast<int64_t>(row_bytes())};
+  absl::StatusOr<std::vector<MatrixView>> StartRows(int64_t begin, int64_t end) override {
+    return Start(begin, end, kPieceRows);
   }
 
   bool needs_fetch() const override { return true; }
 
   absl::Status Fetch(const RowSelection& rows, std::byte* out) override {
     const int64_t last = rows.begin + (rows.count - 1) * rows.step;
-    if (copy_ == nullptr || rows.count < 1 || rows.begin < begin_ || last >= end_) {
+    if (copies_.empty() || rows.count < 1 || rows.begin < begin_ || last >= end_) {
       return absl::InternalError(
           fmt::format("rows {} to {} fetched of {} to {}", rows.begin, last, begin_, end_));
     }
@@ -61,21 +56,42 @@ class ShortLivedRowSource : public RowSource {
   }
 
   void Release() override {
-    if (copy_ != nullptr) std::memset(copy_->data(), 0xFF, copy_->size());
-    copy_.reset();
+    for (std::vector<std::byte>& copy : copies_) std::memset(copy.data(), 0xFF, copy.size());
+    copies_.clear();
   }
 
   absl::Status CheckUnchanged() override { return absl::OkStatus(); }
   int64_t buffer_bytes_per_row() const override { return dim() * ItemSize(dtype()); }
 
  private:
+  static constexpr int64_t kPieceRows = 37;
+
+  std::vector<MatrixView> Start(int64_t begin, int64_t end, int64_t piece_rows) {
+    Release();
+    begin_ = begin;
+    end_ = end;
+    piece_rows_ = piece_rows;
+    std::vector<MatrixView> views;
+    do {
+      const int64_t count = std::min(piece_rows, end - begin);
+      copies_.emplace_back(static_cast<size_t>(count) * row_bytes(), std::byte{0xFF});
+      views.push_back(
+          {copies_.back().data(), dtype(), count, dim(), static_cast<int64_t>(row_bytes())});
+      begin += count;
+    } while (begin < end);
+    return views;
+  }
+
   size_t row_bytes() const { return static_cast<size_t>(dim() * ItemSize(dtype())); }
   std::byte* RowOf(int64_t row) {
-    return copy_->data() + (row - begin_) * static_cast<int64_t>(row_bytes());
+    const int64_t place = row - begin_;
+    return copies_[static_cast<size_t>(place / piece_rows_)].data() +
+           place % piece_rows_ * static_cast<int64_t>(row_bytes());
   }
 
   MatrixView matrix_;
-  std::unique_ptr<std::vector<std::byte>> copy_;  // rows [begin_, end_)
+  std::vector<std::vector<std::byte>> copies_;  // rows [begin_, end_), piece_rows_ in each
+  int64_t piece_rows_ = 1;
   int64_t begin_ = 0;
   int64_t end_ = 0;
 };

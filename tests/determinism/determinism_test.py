@@ -67,7 +67,7 @@ class SameBits(TestCase):
                     self.assert_same_bits(expected, found, f"{name} {limit}M")
 
     def test_everything_at_once(self):
-        self.check_variants([("--threads", 3, "--batch-size", 5, "--memory-limit", "24M")])
+        self.check_variants([("--threads", 3, "--batch-size", 5, "--memory-limit", "34M")])
 
     def test_every_instruction_set_level(self):
         levels = []
