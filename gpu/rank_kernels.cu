@@ -98,14 +98,24 @@ __global__ void __launch_bounds__(kBlockThreads)
     if (key >= last && key < above) run[atomicAdd(&taken, 1)] = key;
   }
   __syncthreads();
+  const int num_taken = end_rank - first_rank;
+  PairKey* const out = sorted + static_cast<int64_t>(blockIdx.y) * best.capacity + first_rank;
+  if (num_taken <= kBlockThreads) {
+    // Of few distinct keys, each thread counts those before its own: sooner done than 16 passes.
+    const int own = static_cast<int>(threadIdx.x);
+    if (own >= num_taken) return;
+    const PairKey key = run[own];
+    int rank = 0;
+    for (int i = 0; i < num_taken; ++i) rank += run[i] > key ? 1 : 0;
+    out[rank] = key;
+    return;
+  }
   PairKey mine[kSortItems];
   const int first_item = static_cast<int>(threadIdx.x) * kSortItems;
-  const int num_taken = end_rank - first_rank;
   for (int v = 0; v < kSortItems; ++v) {
     mine[v] = first_item + v < num_taken ? run[first_item + v] : 0;
   }
   SortDescending(mine, shared.sort);
-  PairKey* const out = sorted + static_cast<int64_t>(blockIdx.y) * best.capacity + first_rank;
   for (int v = 0; v < kSortItems; ++v) {
     if (first_item + v < num_taken) out[first_item + v] = mine[v];
   }

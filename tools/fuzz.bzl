@@ -3,7 +3,7 @@
     fuzz_test(
         name = "npy_fuzz_test",        # corpus: testdata/fuzz/npy/*, dictionary: testdata/fuzz/npy.dict
         src = "npy_fuzz_test.cc",      # defines LLVMFuzzerTestOneInput
-        deps = [":npy"],               # cc_library targets, whose sources are compiled again
+        deps = [":npy"],               # cc_library targets, compiled again, once for all fuzz tests
         seconds = 60,                  # how long the test looks for new inputs
     )
 
@@ -14,7 +14,7 @@ UndefinedBehaviorSanitizer. It is tagged "fuzz"; tools/fuzz runs one by hand and
 _COMPILER = "/usr/bin/clang++-14"
 _FLAGS = [
     "-std=c++20",
-    "-g",
+    "-gline-tables-only",
     "-O1",
     "-fno-omit-frame-pointer",
     "-ffp-contract=off",
@@ -24,31 +24,45 @@ _FLAGS = [
     ".",
 ]
 
-_SourcesInfo = provider(
-    doc = "What it takes to compile a C++ library and all it depends on.",
+_FuzzInfo = provider(
+    doc = "A C++ library and all it depends on, compiled for fuzzing.",
     fields = {
-        "sources": "depset of .cc files",
+        "objects": "depset of object files",
         "headers": "depset of headers in this repository",
         "linkopts": "depset of linker flags",
     },
 )
 
-def _sources_aspect_impl(target, ctx):
+def _compile(ctx, source, headers):
+    object_file = ctx.actions.declare_file("_fuzz/%s/%s.o" % (ctx.label.name, source.basename))
+    ctx.actions.run(
+        executable = _COMPILER,
+        arguments = _FLAGS + ["-c", source.path, "-o", object_file.path],
+        inputs = depset([source], transitive = [headers]),
+        outputs = [object_file],
+        mnemonic = "FuzzCompile",
+        use_default_shell_env = True,
+    )
+    return object_file
+
+# An aspect, so that fuzz tests share what they have in common.
+def _fuzz_aspect_impl(target, ctx):
     rule = ctx.rule
     external = target.label.workspace_root != ""
     files = []
     for attribute in ["srcs", "hdrs"]:
         files += getattr(rule.files, attribute, [])
-    deps = [dep[_SourcesInfo] for dep in getattr(rule.attr, "deps", []) if _SourcesInfo in dep]
-    return [_SourcesInfo(
-        sources = depset(
-            [f for f in files if f.extension == "cc"],
-            transitive = [dep.sources for dep in deps],
+    deps = [dep[_FuzzInfo] for dep in getattr(rule.attr, "deps", []) if _FuzzInfo in dep]
+    headers = depset(
+        [f for f in files if f.extension == "h" and not external],
+        transitive = [dep.headers for dep in deps],
+    )
+    return [_FuzzInfo(
+        objects = depset(
+            [_compile(ctx, f, headers) for f in files if f.extension == "cc"],
+            transitive = [dep.objects for dep in deps],
         ),
-        headers = depset(
-            [f for f in files if f.extension == "h" and not external],
-            transitive = [dep.headers for dep in deps],
-        ),
+        headers = headers,
         linkopts = depset(
             getattr(rule.attr, "linkopts", []),
             transitive = [dep.linkopts for dep in deps],
@@ -56,32 +70,22 @@ def _sources_aspect_impl(target, ctx):
         ),
     )]
 
-_sources_aspect = aspect(
-    implementation = _sources_aspect_impl,
+_fuzz_aspect = aspect(
+    implementation = _fuzz_aspect_impl,
     attr_aspects = ["deps"],
 )
 
 def _fuzz_test_impl(ctx):
-    deps = [dep[_SourcesInfo] for dep in ctx.attr.deps]
-    headers = depset(transitive = [dep.headers for dep in deps])
-    sources = depset([ctx.file.src], transitive = [dep.sources for dep in deps])
-    objects = []
-    for source in sources.to_list():
-        object_file = ctx.actions.declare_file("_fuzz/%s/%s.o" % (ctx.label.name, source.short_path))
-        objects.append(object_file)
-        ctx.actions.run(
-            executable = _COMPILER,
-            arguments = _FLAGS + ["-c", source.path, "-o", object_file.path],
-            inputs = depset([source], transitive = [headers]),
-            outputs = [object_file],
-            mnemonic = "FuzzCompile",
-            use_default_shell_env = True,
-        )
+    deps = [dep[_FuzzInfo] for dep in ctx.attr.deps]
+    objects = depset(
+        [_compile(ctx, ctx.file.src, depset(transitive = [dep.headers for dep in deps]))],
+        transitive = [dep.objects for dep in deps],
+    )
     fuzzer = ctx.actions.declare_file(ctx.label.name + ".fuzzer")
     linkopts = depset(transitive = [dep.linkopts for dep in deps], order = "topological")
     ctx.actions.run(
         executable = _COMPILER,
-        arguments = _FLAGS + [o.path for o in objects] + linkopts.to_list() +
+        arguments = _FLAGS + [o.path for o in objects.to_list()] + linkopts.to_list() +
                     ["-o", fuzzer.path],
         inputs = objects,
         outputs = [fuzzer],
@@ -117,7 +121,7 @@ _fuzz_test = rule(
     test = True,
     attrs = {
         "src": attr.label(allow_single_file = [".cc"], mandatory = True),
-        "deps": attr.label_list(aspects = [_sources_aspect], providers = [CcInfo]),
+        "deps": attr.label_list(aspects = [_fuzz_aspect], providers = [CcInfo]),
         "corpus": attr.label_list(allow_files = True),
         "corpus_marker": attr.label(
             allow_single_file = True,

@@ -12,8 +12,10 @@ const std::vector<EngineUnderTest>& EnginesUnderTest() {
       {"cpuint8warm", MakeCpuEngine, /*warm=*/true, ScreenKind::kInt8Codes, true},
       {"cpuguess", MakeCpuEngine, /*warm=*/true, ScreenKind::kFloat32Gemm, true, true},
       {"cpuint8guess", MakeCpuEngine, /*warm=*/true, ScreenKind::kInt8Codes, true, true},
-      {"cpusaved", MakeCpuEngine, /*warm=*/false, ScreenKind::kFloat32Gemm, true, false, true},
-      {"cpuint8saved", MakeCpuEngine, /*warm=*/false, ScreenKind::kInt8Codes, true, true, true},
+      {"cpusaved", MakeCpuEngine, /*warm=*/false, ScreenKind::kFloat32Gemm, true, false,
+       /*save_every=*/1},
+      {"cpuint8saved", MakeCpuEngine, /*warm=*/false, ScreenKind::kInt8Codes, true, true,
+       /*save_every=*/1},
   };
   return *engines;
 }

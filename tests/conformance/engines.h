@@ -1,6 +1,7 @@
 // The engines that the conformance list runs against. A new engine is one more line of engines.cc.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -20,8 +21,9 @@ struct EngineUnderTest {
   bool at_best_level_only = false;
   // Thresholds are guessed from every other doc: too high for about half of the queries.
   bool guesses = false;
-  // The state is saved as often as can be; searches go on from some of what was saved.
-  bool saves = false;
+  // The state is saved at each of the first borders between chunks and then at every n-th; searches
+  // go on from some of what was saved. 0: never.
+  int64_t save_every = 0;
 };
 
 const std::vector<EngineUnderTest>& EnginesUnderTest();

@@ -19,10 +19,13 @@ constexpr uint32_t kRoundDown = 0x2000;
 constexpr uint32_t kRoundUp = 0x4000;
 constexpr uint32_t kRoundToZero = 0x6000;
 
-// Every 5th case, which meets all scenarios and plans.
+// Every 5th case, which meets all scenarios and plans. Engines that keep docs warm, guess or save do
+// their arithmetic with the same code as those that do not: every 29th.
 void ExpectSameResults(uint32_t mxcsr) {
   for (const EngineUnderTest& engine : EnginesUnderTest()) {
-    for (size_t i = mxcsr % 5; i < AllCases().size(); i += 5) {
+    const bool is_plain = !engine.warm && !engine.guesses && engine.save_every == 0;
+    const size_t step = is_plain ? 5 : 29;
+    for (size_t i = mxcsr % step; i < AllCases().size(); i += step) {
       const Case& c = AllCases()[i];
       ASSERT_EQ(RunCase(c, engine, {.mxcsr = mxcsr}), "") << engine.name << " " << c.name;
     }

@@ -168,12 +168,16 @@ class CollectingSink : public TopKSink {
   int64_t next_;
 };
 
-// Goes on from a state, and remembers every one that it is given.
+// Goes on from a state, and remembers every one that it is given. Is due at each of the first
+// borders, which is where a save may disturb the next one, and then at every `every`-th.
 class RememberingSaver : public SearchSaver {
  public:
-  explicit RememberingSaver(SearchState start) : start_(std::move(start)) {}
+  RememberingSaver(SearchState start, int64_t every) : start_(std::move(start)), every_(every) {}
   const SearchState& start() const override { return start_; }
-  bool Due() override { return true; }
+  bool Due() override {
+    ++asked_;
+    return asked_ <= kFirst || asked_ % every_ == 0;
+  }
   absl::Status Save(const SearchState& state) override {
     states.push_back(state);
     return absl::OkStatus();
@@ -181,7 +185,10 @@ class RememberingSaver : public SearchSaver {
   std::vector<SearchState> states;
 
  private:
+  static constexpr int64_t kFirst = 3;
   const SearchState start_;
+  const int64_t every_;
+  int64_t asked_ = 0;
 };
 
 std::string CompareReports(const SearchReport& expected, const SearchReport& found) {
@@ -269,11 +276,12 @@ Results Finished(const Case& c, const Results& all, int64_t queries) {
   return finished;
 }
 
-// Searches, saving as often as can be, and goes on from the first, the middle and the last of what
-// was saved: with the same plan, and with another that has smaller batches and larger chunks.
-std::string SearchFromStates(Engine& engine, const Case& c, SearchInput input,
+// Searches, saving as often as RememberingSaver is due, and goes on from the first, the middle and
+// the last of what was saved: with the same plan, and with another that has smaller batches and
+// larger chunks.
+std::string SearchFromStates(Engine& engine, const Case& c, int64_t save_every, SearchInput input,
                              const RunOptions& options, const Expected& expected) {
-  RememberingSaver whole({});
+  RememberingSaver whole({}, save_every);
   input.saver = &whole;
   const std::string difference = SearchAndCompare(engine, c, input, options, expected);
   if (!difference.empty()) return "while saving: " + difference;
@@ -284,14 +292,14 @@ std::string SearchFromStates(Engine& engine, const Case& c, SearchInput input,
   for (const size_t at : std::set<size_t>{0, saved / 2, saved - std::min<size_t>(saved, 1)}) {
     if (at >= saved) continue;
     for (const SearchPlan* const plan : {&input.plan, &std::as_const(other)}) {
-      RememberingSaver saver(whole.states[at]);
+      RememberingSaver saver(whole.states[at], save_every);
       const Results before = Finished(c, expected.results, whole.states[at].finished_queries);
       const SearchInput from{input.queries, input.docs, *plan, nullptr, &saver, &before};
       const std::string later = SearchAndCompare(engine, c, from, options, expected);
       if (!later.empty()) return fmt::format("from state {} of {}: {}", at, saved, later);
       // What goes on can be gone on from.
       if (saver.states.empty()) continue;
-      RememberingSaver again(saver.states.back());
+      RememberingSaver again(saver.states.back(), save_every);
       const Results then = Finished(c, expected.results, again.start().finished_queries);
       const std::string last = SearchAndCompare(
           engine, c, {input.queries, input.docs, *plan, nullptr, &again, &then}, options, expected);
@@ -363,8 +371,9 @@ std::string RunCase(const Case& c, const EngineUnderTest& engine_under_test,
   const auto search = [&](const SearchPlan& with_plan, WarmDocs* warm) {
     return SearchAndCompare(*engine, c, {*queries, *docs, with_plan, warm}, options, answer);
   };
-  if (engine_under_test.saves) {
-    return SearchFromStates(*engine, c, {*queries, *docs, plan, nullptr}, options, answer);
+  if (engine_under_test.save_every > 0) {
+    return SearchFromStates(*engine, c, engine_under_test.save_every,
+                            {*queries, *docs, plan, nullptr}, options, answer);
   }
   if (!engine_under_test.warm) return search(plan, nullptr);
 

@@ -10,10 +10,14 @@
 namespace tiny_knn::conformance {
 namespace {
 
-// Pairs of a query and a doc that an engine with lists of a few candidates is given at most: an
-// emulated launch takes longer than what it computes.
-constexpr int64_t kMostPairsOfTiny = 4000;
+// An emulated launch takes longer than what it computes. So an engine with lists of a few
+// candidates is given few pairs of a query and a doc, and one that searches each case up to ten
+// times, sorting whatever it saves, is given few chunks and saves seldom.
+constexpr int64_t kMostPairsOfTiny = 3000;
 constexpr std::string_view kTiny = "cudatiny";
+constexpr int64_t kMostChunksOfSaved = 64;
+constexpr std::string_view kSaved = "cudasaved";
+constexpr int64_t kSaveEvery = 7;
 
 std::unique_ptr<Engine> Make(const DeviceTuning& tuning) {
   auto engine = MakeTunedCudaEngine(0, 0, tuning);
@@ -64,8 +68,7 @@ const std::vector<EngineUnderTest>& CudaEnginesUnderTest() {
       {"cudasmall", MakeSmall},
       {kTiny, MakeTiny},
       {"cudawarm", MakeTf32, /*warm=*/true},
-      {"cudasaved", MakeSmall, /*warm=*/false, ScreenKind::kFloat32Gemm, false, false,
-       /*saves=*/true},
+      {kSaved, MakeSmall, /*warm=*/false, ScreenKind::kFloat32Gemm, false, false, kSaveEvery},
   };
   return *engines;
 }
@@ -73,9 +76,11 @@ const std::vector<EngineUnderTest>& CudaEnginesUnderTest() {
 size_t EngineOfTurn(const Case& c, uint64_t number, uint64_t turn) {
   const std::vector<EngineUnderTest>& engines = CudaEnginesUnderTest();
   size_t engine = static_cast<size_t>((number + turn) % engines.size());
-  const bool is_large = c.num_queries * c.num_docs > kMostPairsOfTiny;
-  if (is_large && engines[engine].name == kTiny) engine = (engine + 1) % engines.size();
-  return engine;
+  const int64_t chunks = c.plan.doc_chunk > 0 ? c.num_docs / c.plan.doc_chunk : 1;
+  const bool is_too_large =
+      (engines[engine].name == kTiny && c.num_queries * c.num_docs > kMostPairsOfTiny) ||
+      (engines[engine].name == kSaved && chunks > kMostChunksOfSaved);
+  return is_too_large ? (engine + 1) % engines.size() : engine;
 }
 
 }  // namespace tiny_knn::conformance
