@@ -31,7 +31,8 @@ class WarmCodesTest : public testing::Test {
     SearchPlan plan = PlanSearch(Shape(params), {.threads = threads,
                                                  .memory_limit_bytes = int64_t{1} << 30,
                                                  .has_int8_dot_products = true,
-                                                 .keeps_docs = true})
+                                                 .keeps_docs = true,
+                                                 .screen = ScreenKind::kInt8Codes})
                           .value();
     EXPECT_EQ(plan.screen, ScreenKind::kInt8Codes);
     EXPECT_GT(plan.waiting_capacity, 0);
