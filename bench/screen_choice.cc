@@ -147,11 +147,12 @@ Loss Measure(Engine& engine, const Case& problem, const How& how) {
   const double per_query = 1 / static_cast<double>(problem.queries->rows);
   const Loss loss{
       taken / best - 1,
-      fmt::format(
-          "{:<14} {:>5} {:>7} {:>5} {:>6} {:>10.5f} {:>10.5f} {:>7.2f}  {:<8} {:>5.0f}% {:>9.1f}",
-          problem.name, problem.queries->rows, problem.docs->rows, problem.docs->dim, problem.k,
-          float32, codes, float32 / codes, chosen == ScreenKind::kInt8Codes ? "codes" : "float32",
-          100 * (taken / best - 1), static_cast<double>(report.refined_pairs) * per_query)};
+      fmt::format("{:<14} {:>5} {:>7} {:>5} {:>6} {:>10.5f} {:>10.5f} {:>7.2f}  {:<8} {:>5.0f}% "
+                  "{:>9.1f} {:>5}",
+                  problem.name, problem.queries->rows, problem.docs->rows, problem.docs->dim,
+                  problem.k, float32, codes, float32 / codes,
+                  chosen == ScreenKind::kInt8Codes ? "codes" : "float32", 100 * (taken / best - 1),
+                  static_cast<double>(report.refined_pairs) * per_query, report.repeated_queries)};
   fmt::print("{}\n", loss.line);
   std::fflush(stdout);
   return loss;

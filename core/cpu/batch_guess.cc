@@ -19,6 +19,9 @@
 namespace tiny_knn {
 namespace {
 
+// Thresholds have risen, whatever the docs' order.
+constexpr int64_t kLeastJudgedSample = 2048;
+
 template <typename T>
 constexpr T kMinusInfinity = -std::numeric_limits<T>::infinity();
 
@@ -35,8 +38,6 @@ void BatchSearch<T>::GuessThresholds() {
     chunk_ = chunk;
     return;
   }
-  auto chunk_rows =
-      std::exchange(chunk_rows_, std::make_unique<ChunkRows<T>>(chunk_, params_.compute_dtype));
   DocBoundArrays sample_bounds(chunk_.rows, BoundsKind(), params_.metric);
   DocBoundArrays* const bounds = std::exchange(bounds_, &sample_bounds);
   rank_ = plan_.sample_rank;
@@ -57,16 +58,22 @@ void BatchSearch<T>::GuessThresholds() {
   block_rows_.reset();
   rank_ = params_.k;
   bounds_ = bounds;
-  chunk_rows_ = std::move(chunk_rows);
   chunk_ = chunk;
 }
 
 template <typename T>
 bool BatchSearch<T>::ScreenSample() {
   bool complete = true;
-  for (IndexRange block{0, 0}; block.begin < chunk_.rows && complete; block.begin = block.end) {
-    block.end = std::min(block.begin + BlockDocs(block.begin), chunk_.rows);
-    screen_->SetBlock(RowsOf(block), {});
+  // Each block is spread over the whole sample, and no larger than what fills lists: where every
+  // doc beats those before it, only the first block's docs all survive.
+  const int64_t docs =
+      std::min(BlockDocs(0), (2 * Capacity() + kTileDocs - 1) / kTileDocs * kTileDocs);
+  const int64_t step = (chunk_.rows + docs - 1) / docs;
+  int64_t position = 0;
+  for (int64_t first = 0; first < step && complete; ++first) {
+    const IndexRange block{position, position + (chunk_.rows - first + step - 1) / step};
+    position = block.end;
+    screen_->SetBlock(SampleRows(first, step, block), {});
     // What is noticed is noticed again, and an error then has the right row.
     const std::vector<PrepareCounts> counts = CountsOfWorkers();
     pool_.Run([&](int worker) { PrepareBlock(block, worker); });
@@ -75,10 +82,23 @@ bool BatchSearch<T>::ScreenSample() {
       workers_[w].counts = counts[w];
     }
     if (complete) pool_.Run([&](int worker) { ScreenBlock(block, worker); });
-    JudgeCodes(block);
+    if (block.end >= kLeastJudgedSample || block.end == chunk_.rows) JudgeCodes({0, block.end});
     complete = complete && !progress_.cancelled();
   }
   return complete;
+}
+
+template <typename T>
+MatrixView BatchSearch<T>::SampleRows(int64_t first, int64_t step, IndexRange block) {
+  const int64_t stride = chunk_.row_stride_bytes;
+  MatrixView rows{static_cast<const char*>(chunk_.data) + first * stride, chunk_.dtype,
+                  block.size(), dim_, stride * step};
+  if (fetched_from_ != nullptr) {
+    rows = fetched_.Start(*fetched_from_,
+                          {chunk_begin_ + first * fetch_step_, block.size(), fetch_step_ * step});
+  }
+  block_rows_.emplace(rows, params_.compute_dtype, block.begin);
+  return rows;
 }
 
 template <typename T>

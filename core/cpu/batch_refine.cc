@@ -12,7 +12,7 @@ namespace tiny_knn {
 namespace {
 
 // In a sample, whose thresholds have yet to rise, a large share says less than in other docs.
-constexpr double kJudgedShareOfSample = 0.5;
+constexpr double kJudgedShareOfSample = 0.75;
 
 // Puts the last `added` candidates of the list, in their order, between the others: those that
 // waited come after later ones.
@@ -48,8 +48,9 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
   for (const Worker& worker : workers_) refined += worker.refined;
   const double pairs = static_cast<double>(num_queries_ * block.size());
   const double most = sampling_ ? kJudgedShareOfSample : BreakEvenRefinedShare(dim_);
-  const bool pays = static_cast<double>(refined - judged_pairs_) <= most * pairs;
+  const int64_t judged = refined - (sampling_ ? 0 : judged_pairs_);
   judged_pairs_ = refined;
+  const bool pays = static_cast<double>(judged) <= most * pairs;
   if (pays || !CanJudgeCodes(block)) return;
   SearchPlan plan = plan_;
   plan.screen = ScreenKind::kFloat32Gemm;

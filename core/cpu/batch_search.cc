@@ -24,8 +24,9 @@ constexpr int64_t kPreparedBlockBytes = int64_t{256} << 20;
 // A list that thinning leaves fuller than this share would be thinned again at once: its candidates
 // are rescored instead.
 constexpr int64_t kLeastRoomShare = 4;
-// The first block of a chunk is small, so that little is lost before codes are judged by it.
-constexpr int64_t kTrialBlocks = 32;
+// The first block of a chunk is so small, and each as large as all before it, so that little is
+// lost before codes are judged, wherever docs begin to be hard for them.
+constexpr int64_t kTrialDocs = 256;
 // Floats of a cache line: both float and double rows of a multiple of it fill whole lines.
 constexpr int64_t kRowUnit = kCacheLineBytes / sizeof(float);
 
@@ -175,9 +176,7 @@ int64_t BatchSearch<T>::BlockDocs(int64_t first) const {
     return BlockDocsWithoutCodes();
   }
   if (screen_->refiner() != nullptr && !prepared_ && !sampling_) {
-    const int64_t docs = chunk_.rows / kTrialBlocks / kTileDocs * kTileDocs;
-    const int64_t trial = std::min(std::max(docs, plan_.doc_tile), plan_.doc_block);
-    if (first == 0 || (first == trial && !CanJudgeCodes({0, trial}))) return trial;
+    return std::min(std::max(kTrialDocs, first / kTileDocs * kTileDocs), plan_.doc_block);
   }
   // Threads that screen different queries stay close together, so that docs are fetched once. Each
   // with docs of its own, they need to meet for the sake of progress only.
@@ -420,8 +419,9 @@ void BatchSearch<T>::Thin(int64_t query, int64_t split, Worker& worker) {
 
 template <typename T>
 int64_t BatchSearch<T>::Capacity() const {
-  if (!sampling_) return candidates_.capacity();
-  return std::min(candidates_.capacity(), SampleCandidates(rank_));
+  if (sampling_) return std::min(candidates_.capacity(), SampleCandidates(rank_));
+  if (screen_->refiner() == nullptr) return candidates_.capacity();
+  return std::min(candidates_.capacity(), CodedCandidates(params_.k, chunk_.rows));
 }
 
 template <typename T>

@@ -131,8 +131,8 @@ class BatchSearch {
   int64_t BlockDocsWithoutCodes() const {
     return (plan_.doc_block + kTileDocs) / int64_t{sizeof(float)};
   }
-  // After a block: where codes leave so much to refine that float32 alone would be faster, goes on
-  // with that.
+  // After a block, or those of a sample so far: where codes leave so much to refine that float32 alone
+  // would be faster, goes on with that.
   void JudgeCodes(IndexRange block);
   // Of the very first docs most are kept whatever codes are worth, unless thresholds were guessed.
   bool CanJudgeCodes(IndexRange block) const {
@@ -142,6 +142,8 @@ class BatchSearch {
   void GuessThresholds();
   // False where it could not be prepared, or when cancelled.
   bool ScreenSample();
+  // Every step-th doc of the sample from `first` on: the rows of docs `block`, for this purpose.
+  MatrixView SampleRows(int64_t first, int64_t step, IndexRange block);
   // Leaves the sample_rank best lower bounds in a list.
   void KeepBestOfSample(CandidateList<T>& list, Worker& worker) const;
   std::vector<PrepareCounts> CountsOfWorkers() const;

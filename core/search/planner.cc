@@ -143,6 +143,11 @@ int64_t MostDocsOfSavedChunk(const ProblemShape& shape, int64_t queries) {
       {std::min(by_products, by_bytes), kLeastSavedChunk, kLeastSavedChunkPerResult * shape.k});
 }
 
+// With codes fewer of them are used, as long as codes are (screen_cost.h).
+int64_t CandidateCapacity(int64_t k, int64_t num_docs) {
+  return std::min(2 * k, num_docs) + kExtraCandidates;
+}
+
 // Docs of a chunk that thresholds are guessed from, and which rank among them counts; 0: none.
 struct Sample {
   int64_t docs = 0;
@@ -177,7 +182,7 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
                  .docs_are_prepared = limits.keeps_docs};
   if (queries >= kLeastSampledQueries) {
     const Sample sample =
-        SampleOf(shape.num_docs, shape.k, CodedCandidates(shape.k, shape.num_docs));
+        SampleOf(shape.num_docs, shape.k, CandidateCapacity(shape.k, shape.num_docs));
     pass.sample_docs = sample.docs;
     pass.sample_rank = sample.rank;
   }
@@ -218,10 +223,7 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.doc_block = std::min(plan.doc_block, num_docs);
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
   plan.query_tile = std::min(queries, kQueryTile);
-  // Survivors of codes come one by one, and each that a threshold rules out need not be refined:
-  // the sooner it rises the better, so their lists are shorter.
-  plan.candidate_capacity = coded ? CodedCandidates(shape.k, num_docs)
-                                  : std::min(2 * shape.k, num_docs) + kExtraCandidates;
+  plan.candidate_capacity = CandidateCapacity(shape.k, num_docs);
   if (coded && limits.keeps_docs) {
     plan.waiting_capacity = std::max(kLeastWaiting, kWaitingPerResult * shape.k);
   }

@@ -37,7 +37,9 @@ double ExpectedRefined(const PassShape& pass);
 // The share of pairs refined at which codes take as long as the float32 screen.
 double BreakEvenRefinedShare(int64_t dim);
 
-// Candidates beyond k that the lists of a screen with codes hold: half as many, and some.
+// Candidates that the lists of a screen with codes hold: half of k beyond k, and some. Survivors of
+// codes come one by one, and each that a threshold rules out need not be refined: the sooner it
+// rises the better, so these lists are shorter than others.
 int64_t CodedCandidates(int64_t k, int64_t num_docs);
 // The same of a sample's lists.
 int64_t SampleCandidates(int64_t rank);
