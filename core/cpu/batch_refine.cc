@@ -13,6 +13,9 @@ namespace {
 
 // In a sample, whose thresholds have yet to rise, a large share says less than in other docs.
 constexpr double kJudgedShareOfSample = 0.75;
+// While the first chunk's thresholds rise, so many times what Gaussian docs would leave is too
+// much.
+constexpr double kUnexpected = 2;
 
 // Puts the last `added` candidates of the list, in their order, between the others: those that
 // waited come after later ones.
@@ -46,12 +49,10 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
   if (screen_->refiner() == nullptr || warm_ != nullptr || !wrongly_guessed_.empty()) return;
   int64_t refined = 0;
   for (const Worker& worker : workers_) refined += worker.refined;
-  const double pairs = static_cast<double>(num_queries_ * block.size());
-  const double most = sampling_ ? kJudgedShareOfSample : BreakEvenRefinedShare(dim_);
-  const int64_t judged = refined - (sampling_ ? 0 : judged_pairs_);
+  const int64_t newly_refined = refined - judged_pairs_;
   judged_pairs_ = refined;
-  const bool pays = static_cast<double>(judged) <= most * pairs;
-  if (pays || !CanJudgeCodes(block)) return;
+  if (sampling_) refined_of_sample_ = refined;
+  if (CodesPay(block, newly_refined, refined)) return;
   SearchPlan plan = plan_;
   plan.screen = ScreenKind::kFloat32Gemm;
   plan.doc_block = BlockDocsWithoutCodes();
@@ -66,6 +67,23 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
       bounds.threshold = threshold;
     }
   }
+}
+
+template <typename T>
+bool BatchSearch<T>::CodesPay(IndexRange block, int64_t newly_refined, int64_t refined) const {
+  const double queries = static_cast<double>(num_queries_);
+  const double pairs = queries * static_cast<double>(block.size());
+  if (sampling_) return static_cast<double>(refined) <= kJudgedShareOfSample * pairs;
+  if (static_cast<double>(newly_refined) <= BreakEvenRefinedShare(dim_) * pairs) return true;
+  if (chunk_begin_ > 0) return false;
+  const double expected = ExpectedRefinedAfterSample({.num_queries = num_queries_,
+                                                      .num_docs = block.end,
+                                                      .dim = dim_,
+                                                      .k = params_.k,
+                                                      .sample_docs = plan_.sample_docs,
+                                                      .sample_rank = plan_.sample_rank});
+  const int64_t after_sample = refined - refined_of_sample_;
+  return static_cast<double>(after_sample) <= kUnexpected * queries * expected;
 }
 
 template <typename T>

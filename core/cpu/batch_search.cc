@@ -26,7 +26,7 @@ constexpr int64_t kPreparedBlockBytes = int64_t{256} << 20;
 constexpr int64_t kLeastRoomShare = 4;
 // The first block of a chunk is so small, and each as large as all before it, so that little is
 // lost before codes are judged, wherever docs begin to be hard for them.
-constexpr int64_t kTrialDocs = 256;
+constexpr int64_t kTrialDocs = 128;
 // Floats of a cache line: both float and double rows of a multiple of it fill whole lines.
 constexpr int64_t kRowUnit = kCacheLineBytes / sizeof(float);
 

@@ -131,13 +131,11 @@ class BatchSearch {
   int64_t BlockDocsWithoutCodes() const {
     return (plan_.doc_block + kTileDocs) / int64_t{sizeof(float)};
   }
-  // After a block, or those of a sample so far: where codes leave so much to refine that float32 alone
-  // would be faster, goes on with that.
+  // After a block, or those of a sample so far: where codes leave so much to refine that float32
+  // alone would be faster, goes on with that.
   void JudgeCodes(IndexRange block);
-  // Of the very first docs most are kept whatever codes are worth, unless thresholds were guessed.
-  bool CanJudgeCodes(IndexRange block) const {
-    return sampling_ || plan_.sample_docs > 0 || chunk_begin_ > 0 || block.begin > 0;
-  }
+  // By what of that block was refined, and what so far.
+  bool CodesPay(IndexRange block, int64_t newly_refined, int64_t refined) const;
   // Thresholds from a sample of the chunk.
   void GuessThresholds();
   // False where it could not be prepared, or when cancelled.
@@ -263,6 +261,7 @@ class BatchSearch {
   std::vector<int64_t> wrongly_guessed_;
   int64_t repeated_queries_ = 0;
   int64_t judged_pairs_ = 0;  // refined when JudgeCodes was called last
+  int64_t refined_of_sample_ = 0;
 };
 
 }  // namespace tiny_knn

@@ -61,7 +61,7 @@ struct SampleSize {
 };
 constexpr SampleSize kSample = {32, 8192};
 constexpr SampleSize kLargeSample = {16, 32768};
-constexpr int64_t kLeastSample = 256;
+constexpr int64_t kLeastSample = 128;
 constexpr int64_t kLeastLargeSampleK = 256;
 // Few queries are bound by memory, and would read the sample for little.
 constexpr int64_t kLeastSampledQueries = 64;

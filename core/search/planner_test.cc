@@ -224,7 +224,7 @@ TEST(PlannerTest, GuessesThresholdsFromASampleOfManyDocsForManyQueries) {
   EXPECT_EQ(plan(1024, 1'000'000, 10).sample_docs, 8192);
   EXPECT_LT(plan(1024, 1'000'000, 10).sample_rank, 10);
   EXPECT_EQ(plan(10, 200'000, 2000).sample_docs, 0);
-  EXPECT_EQ(plan(1024, 5'000, 10).sample_docs, 0);
+  EXPECT_EQ(plan(1024, 4'000, 10).sample_docs, 0);
   EXPECT_EQ(plan(1024, 200'000, 100'000).sample_docs, 0) << "a guess that says nothing";
 }
 

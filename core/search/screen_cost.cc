@@ -53,14 +53,29 @@ double DeviationsOf(double share) {
   return low;
 }
 
-// Of `docs` that stream by, how many codes keep for a list of so many candidates whose threshold
-// starts where `least_share` of the docs are above it: while m docs have gone by, about rank / m
-// are.
-double RefinedOfStream(double docs, double rank, double candidates, double least_share,
-                       double width) {
-  if (docs <= candidates) return docs;
+// In standard deviations; half of it is what queries leave, half what docs do.
+double WidthOf(const PassShape& pass) {
+  const double halves = (pass.docs_are_codes ? 0 : 0.5) + (pass.queries_are_codes ? 0 : 0.5);
+  return halves * kCodedWidth * std::sqrt(static_cast<double>(pass.dim) / kCodedWidthDim);
+}
+
+// Docs that stream by a list of so many candidates, whose threshold starts where `least_share` of
+// the docs are above it, and is then what ranks `rank`th of those so far.
+struct Stream {
+  int64_t docs;
+  int64_t rank;
+  int64_t candidates;
+  double least_share;
+};
+
+// How many of them codes keep: while m have gone by, about rank / m are above the threshold.
+double RefinedOfStream(const Stream& stream, double width) {
+  const double docs = static_cast<double>(stream.docs);
+  const double candidates = static_cast<double>(stream.candidates);
+  const double rank = static_cast<double>(stream.rank);
   // Without a threshold to start with, the first ones all are kept.
-  const double first = least_share >= 1 ? candidates : 1;
+  const double first = stream.least_share >= 1 ? candidates : 1;
+  if (docs <= first) return docs;
   double refined = first;
   constexpr int kSteps = 24;
   const double ratio = std::pow(docs / first, 1.0 / kSteps);
@@ -68,7 +83,7 @@ double RefinedOfStream(double docs, double rank, double candidates, double least
   double from = first;
   for (int i = 0; i < kSteps; ++i) {
     const double to = from * ratio;
-    const double share = std::min({least_share, behind / std::sqrt(from * to), 0.999});
+    const double share = std::min({stream.least_share, behind / std::sqrt(from * to), 0.999});
     refined += (to - from) * ShareAbove(DeviationsOf(share) - width);
     from = to;
   }
@@ -83,21 +98,26 @@ int64_t CodedCandidates(int64_t k, int64_t num_docs) {
 
 int64_t SampleCandidates(int64_t rank) { return rank + rank / 2 + kExtraSampleCandidates; }
 
+double ExpectedRefinedAfterSample(const PassShape& pass) {
+  const double guessed_share = pass.sample_docs == 0 ? 1
+                                                     : static_cast<double>(pass.sample_rank) /
+                                                           static_cast<double>(pass.sample_docs);
+  return RefinedOfStream({.docs = pass.num_docs,
+                          .rank = pass.k,
+                          .candidates = CodedCandidates(pass.k, pass.num_docs),
+                          .least_share = guessed_share},
+                         WidthOf(pass));
+}
+
 double ExpectedRefined(const PassShape& pass) {
-  // Half of it is what queries leave, half what docs do.
-  const double halves = (pass.docs_are_codes ? 0 : 0.5) + (pass.queries_are_codes ? 0 : 0.5);
-  const double width =
-      halves * kCodedWidth * std::sqrt(static_cast<double>(pass.dim) / kCodedWidthDim);
-  const int64_t candidates = CodedCandidates(pass.k, pass.num_docs);
-  const auto stream = [width](int64_t docs, int64_t rank, int64_t list, double least_share) {
-    return RefinedOfStream(static_cast<double>(docs), static_cast<double>(rank),
-                           static_cast<double>(list), least_share, width);
-  };
-  if (pass.sample_docs == 0) return stream(pass.num_docs, pass.k, candidates, 1);
-  const int64_t sample_candidates = std::min(candidates, SampleCandidates(pass.sample_rank));
-  return stream(pass.sample_docs, pass.sample_rank, sample_candidates, 1) +
-         stream(pass.num_docs, pass.k, candidates,
-                static_cast<double>(pass.sample_rank) / static_cast<double>(pass.sample_docs));
+  const double after = ExpectedRefinedAfterSample(pass);
+  if (pass.sample_docs == 0) return after;
+  return after + RefinedOfStream({.docs = pass.sample_docs,
+                                  .rank = pass.sample_rank,
+                                  .candidates = std::min(CodedCandidates(pass.k, pass.num_docs),
+                                                         SampleCandidates(pass.sample_rank)),
+                                  .least_share = 1},
+                                 WidthOf(pass));
 }
 
 double Float32GemmCost(const PassShape& pass) {

@@ -33,6 +33,8 @@ double Int8CodesCost(const PassShape& pass);
 // How many docs a query has to refine, those of the sample included: of Gaussian docs, the worst
 // case of data that a screen is good for, since no doc stands out.
 double ExpectedRefined(const PassShape& pass);
+// The same without those of the sample.
+double ExpectedRefinedAfterSample(const PassShape& pass);
 
 // The share of pairs refined at which codes take as long as the float32 screen.
 double BreakEvenRefinedShare(int64_t dim);
