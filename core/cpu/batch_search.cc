@@ -348,16 +348,6 @@ void BatchSearch<T>::TakeCandidates(int64_t query, int64_t split, const float* s
 }
 
 template <typename T>
-double BatchSearch<T>::UpperBound(float lower, int32_t doc, double error) const {
-  // The lower bound plus the width of the interval. Infinite offsets make a NaN, which is kept.
-  const size_t at = static_cast<size_t>(doc);
-  return static_cast<double>(lower) +
-         (static_cast<double>(bounds_->upper_offset[at]) -
-          static_cast<double>(bounds_->lower_offset[at])) +
-         2 * error;
-}
-
-template <typename T>
 void BatchSearch<T>::RemoveSelf(int64_t query, CandidateList<T>& list) const {
   RemoveSelf(query, list.lower, list.doc, list.size);
 }

@@ -176,7 +176,15 @@ class BatchSearch {
   void RefineAllWaiting(int64_t query, Worker& worker);
   // The k-th best lower bound among the query's in these splits that wait; -inf with fewer.
   float FloorOfWaiting(int64_t query, int64_t first_split, int64_t end_split, Worker& worker) const;
-  double UpperBound(float lower, int32_t doc, double error) const;
+  // Of a doc's score, from its lower bound: that plus the width of the interval. Infinite offsets
+  // make a NaN, which is kept.
+  double UpperBound(float lower, int32_t doc, double error) const {
+    const size_t at = static_cast<size_t>(doc);
+    return static_cast<double>(lower) +
+           (static_cast<double>(bounds_->upper_offset[at]) -
+            static_cast<double>(bounds_->lower_offset[at])) +
+           2 * error;
+  }
   void RescoreChunk(int worker);
   // The steps of RescoreChunk, for a thread's own queries. First the last threshold that the screen
   // can prove; returns the k-th best lower bound, -inf with fewer candidates.
