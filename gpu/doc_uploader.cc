@@ -1,6 +1,7 @@
 #include "gpu/doc_uploader.h"
 
 #include <cstring>
+#include <vector>
 
 #include "core/cpu/index_range.h"
 #include "core/matrix/dtype.h"
@@ -42,13 +43,24 @@ absl::Status DocUploader::Stage(RowSource& docs, int64_t begin, int64_t end, Thr
   FirstError error;
   if (num_staged_ >= 2) error(cudaEventSynchronize(slot.copied.get()), "waiting for a copy");
   if (!error.ok()) return error.Take();
-  auto view = docs.Rows(begin, end);
-  if (!view.ok()) return view.status();
+  const absl::StatusOr<std::vector<MatrixView>> views = docs.StartRows(begin, end);
+  if (!views.ok()) return views.status();
+  const int64_t row_bytes = docs.dim() * ItemSize(docs.dtype());
+  std::vector<absl::Status> read(static_cast<size_t>(pool.threads()));
   pool.Run([&](int worker) {
-    const IndexRange part = PartOf(view->rows, worker, pool.threads());
-    if (part.size() > 0) PackRows(*view, part, slot.pinned.data());
+    const IndexRange part = PartOf(end - begin, worker, pool.threads());
+    if (part.size() == 0) return;
+    if (docs.needs_fetch()) {
+      read[static_cast<size_t>(worker)] = docs.Fetch({begin + part.begin, part.size()},
+                                                     slot.pinned.data() + part.begin * row_bytes);
+    } else {
+      PackRows(views->front(), part, slot.pinned.data());
+    }
   });
   docs.Release();
+  for (const absl::Status& status : read) {
+    if (!status.ok()) return status;
+  }
   const absl::Status unchanged = docs.CheckUnchanged();
   if (!unchanged.ok()) return unchanged;
   slot.num_docs = end - begin;

@@ -29,8 +29,8 @@ class DocUploader {
   // Room for slices of `slice_bytes`. ResourceExhausted.
   absl::Status Reserve(int64_t slice_bytes);
 
-  // Reads docs [begin, end) of `docs`, packs them, and queues their copy to the device. Threads of
-  // `pool` share the packing. At most two slices are under way: each Stage after the first two
+  // Reads docs [begin, end) of `docs` into pinned memory, and queues their copy to the device.
+  // Threads of `pool` share the reading. At most two slices are under way: each Stage after the first two
   // follows a Prepare.
   absl::Status Stage(RowSource& docs, int64_t begin, int64_t end, ThreadPool& pool);
 

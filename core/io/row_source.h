@@ -78,8 +78,8 @@ class RowSource {
   virtual void ExpectFetch(int64_t /*row*/) {}
 
   // A hint to StartRows: what is not in the system's page cache is better read past it, because
-  // processors are what the search waits for, and rows will not be wanted again soon. The view then
-  // lies in memory that is taken for it.
+  // there is too much of it to be kept there, or it shall not be. The view then lies in memory that
+  // is taken for it.
   virtual void ReadPastCache(bool /*past_cache*/) {}
 
   // Says that no view is in use any more: pages may go, buffers may be kept for the next Rows call.

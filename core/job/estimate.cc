@@ -66,29 +66,41 @@ struct ReadRates {
   double again = 0;  // the same bytes, now in the page cache; on one thread
 };
 
-absl::StatusOr<ReadRates> MeasureReading(RowSource& docs) {
+// Reads a stretch in the middle as the search would, a piece at a time and then again.
+absl::StatusOr<ReadRates> MeasureReading(PreparedJob& job) {
+  RowSource& docs = *job.docs;
   const int64_t row_bytes = docs.dim() * ItemSize(docs.dtype());
   const int64_t piece = std::max<int64_t>(1, kReadPieceBytes / row_bytes);
-  const int64_t most = std::min(docs.rows(), std::max(piece, kReadBytes / row_bytes));
+  const int64_t most =
+      std::min(std::max(piece, kReadBytes / row_bytes), std::min(docs.rows(), job.plan.doc_chunk));
   const int64_t begin = (docs.rows() - most) / 2;
   AlignedVector<std::byte> memory(static_cast<size_t>(piece * row_bytes));
   int64_t end = begin;
+  docs.ReadPastCache(job.plan.reads_past_cache);
   const Clock::time_point start = Clock::now();
-  while (end < begin + most && (end == begin || SecondsSince(start) < kReadSeconds)) {
+  absl::Status status;
+  if (docs.needs_fetch()) status = docs.StartRows(begin, begin + most).status();
+  const auto read = [&](int64_t from, int64_t to) {
+    return docs.needs_fetch() ? docs.Fetch({from, to - from}, memory.data())
+                              : CopyRows(docs, from, to, memory.data());
+  };
+  while (status.ok() && end < begin + most &&
+         (end == begin || SecondsSince(start) < kReadSeconds)) {
     const int64_t next = std::min(end + piece, begin + most);
-    const absl::Status status = CopyRows(docs, end, next, memory.data());
-    if (!status.ok()) return status;
+    status = read(end, next);
     end = next;
   }
   const double bytes = static_cast<double>((end - begin) * row_bytes);
   ReadRates rates;
   rates.first = bytes / std::max(SecondsSince(start), 1e-9);
   const Clock::time_point again = Clock::now();
-  for (int64_t row = begin; row < end; row += piece) {
-    const absl::Status status = CopyRows(docs, row, std::min(row + piece, end), memory.data());
-    if (!status.ok()) return status;
+  for (int64_t row = begin; status.ok() && row < end; row += piece) {
+    status = read(row, std::min(row + piece, end));
   }
   rates.again = bytes / std::max(SecondsSince(again), 1e-9);
+  docs.Release();
+  docs.ReadPastCache(false);
+  if (!status.ok()) return status;
   return rates;
 }
 
@@ -159,7 +171,7 @@ absl::StatusOr<SearchEstimate> EstimateSearch(PreparedJob& job, Engine& engine,
       static_cast<double>(job.docs->stored_bytes()) * static_cast<double>(job.plan.num_passes);
   double copy_seconds = 0;
   if (!job.docs->is_callers_memory()) {
-    const absl::StatusOr<ReadRates> rates = MeasureReading(*job.docs);
+    const absl::StatusOr<ReadRates> rates = MeasureReading(job);
     if (!rates.ok()) return rates.status();
     // What is slower the first time is the disk's, and passes while threads compute. The rest is
     // shared by the threads that fetch.

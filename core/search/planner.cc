@@ -90,10 +90,8 @@ constexpr int64_t kSavedChunkProducts = int64_t{1} << 37;
 constexpr int64_t kSavedChunkBytes = int64_t{1} << 31;
 constexpr int64_t kLeastSavedChunk = 16384;
 constexpr int64_t kLeastSavedChunkPerResult = 8;
-// A thread with so many queries computes more slowly than a disk reads: having the docs in the page
-// cache would not make the next such search faster, and filling it costs processor time. With fewer
-// chunks than this the docs might as well have been held in memory.
-constexpr int64_t kComputeBoundQueriesPerThread = 256;
+// Docs of so many chunks are much larger than the memory that a search may use: they do not go
+// through the page cache either. With fewer they might as well have been held in memory.
 constexpr int64_t kLeastChunksPastCache = 4;
 // Beyond these the sums below could overflow.
 constexpr int64_t kLargestDim = int64_t{1} << 40;
@@ -325,9 +323,8 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
   }
   plan.num_passes = CeilDivide(shape.num_queries, plan.query_batch);
   plan.num_chunks = CeilDivide(shape.num_docs, plan.doc_chunk);
-  plan.reads_past_cache = shape.docs_are_fetched && plan.num_passes == 1 &&
-                          plan.num_chunks >= kLeastChunksPastCache &&
-                          plan.query_batch >= plan.threads * kComputeBoundQueriesPerThread;
+  plan.reads_past_cache =
+      shape.docs_are_fetched && plan.num_passes == 1 && plan.num_chunks >= kLeastChunksPastCache;
   const __int128 bytes_read =
       static_cast<__int128>(plan.num_passes) * shape.num_docs * shape.dim *
           ItemSize(shape.doc_dtype) +
