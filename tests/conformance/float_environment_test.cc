@@ -19,8 +19,8 @@ constexpr uint32_t kRoundDown = 0x2000;
 constexpr uint32_t kRoundUp = 0x4000;
 constexpr uint32_t kRoundToZero = 0x6000;
 
-// Every 5th case, which meets all scenarios and plans. Engines that keep docs warm, guess or save do
-// their arithmetic with the same code as those that do not: every 29th.
+// Every 5th case, which meets all scenarios and plans. Engines that keep docs warm, guess or save
+// do their arithmetic with the same code as those that do not: every 29th.
 void ExpectSameResults(uint32_t mxcsr) {
   for (const EngineUnderTest& engine : EnginesUnderTest()) {
     const bool is_plain = !engine.warm && !engine.guesses && engine.save_every == 0;
