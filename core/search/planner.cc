@@ -73,8 +73,10 @@ constexpr int64_t kSampleSlack = 4;
 constexpr int64_t kSampledDocBytes = 28;
 // What a transposing reader stages a file's columns in.
 constexpr int64_t kReaderStagingBytes = 2 * kMiB;
-// Codes of fewer docs, and of longer rows, are not tried.
+// Codes of fewer docs, and of longer rows, are not tried; the cost says nothing of those.
 constexpr int64_t kLeastCodedDocs = 4096;
+// Where more of the docs are results, most survive.
+constexpr int64_t kLeastCodedDocsPerResult = 8;
 constexpr int64_t kMostCodedDim = 65536;
 // Norms of a row's codes and of what they leave, its scale, and for cosine 1 / its norm, float32
 // each.
@@ -170,7 +172,8 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
       WorkingDType(shape.compute_dtype) == DType::kFloat32 && shape.dim <= kMostCodedDim;
   if (!possible) return ScreenKind::kFloat32Gemm;
   if (limits.screen.has_value()) return *limits.screen;
-  if (!limits.has_int8_dot_products || shape.num_docs < kLeastCodedDocs) {
+  if (!limits.has_int8_dot_products || shape.num_docs < kLeastCodedDocs ||
+      shape.num_docs / kLeastCodedDocsPerResult < shape.k) {
     return ScreenKind::kFloat32Gemm;
   }
   PassShape pass{.num_queries = queries,

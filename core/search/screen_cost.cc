@@ -13,17 +13,17 @@ constexpr double kFloat32Product = 9.3e-3;  // per query, doc and dim
 constexpr double kFloat32Pair = 0.3;        // per query and doc: compared
 constexpr double kFloat32DocDim = 0.4;      // read, and its norm
 constexpr double kFloat32Doc = 22;
-constexpr double kCodedProduct = 2.5e-3;
-constexpr double kCodedPair = 0.25;
-constexpr double kCodedDocDim = 0.55;  // made into codes
-constexpr double kCodedDoc = 70;
-constexpr double kRefined = 15;  // per query and refined doc
-constexpr double kRefinedDim = 0.081;
-// Per result: selected, rescored, sorted. Codes find them in the order of their files, refined.
+constexpr double kCodedProduct = 2.95e-3;
+constexpr double kCodedPair = 0.24;
+constexpr double kCodedDocDim = 0.66;  // made into codes
+constexpr double kCodedDoc = 61;
+constexpr double kRefined = 5.6;  // per query and refined doc
+constexpr double kRefinedDim = 0.043;
+// Per result: selected, rescored, sorted.
 constexpr double kFloat32Result = 30;
 constexpr double kFloat32ResultDim = 0.04;
-constexpr double kCodedResult = 4;
-constexpr double kCodedResultDim = 0.006;
+constexpr double kCodedResult = 24;
+constexpr double kCodedResultDim = 0.031;
 // Docs that are prepared only come from memory.
 constexpr double kPreparedFloat32DocDim = 0.27;
 constexpr double kPreparedCodedDocDim = 0.07;
