@@ -30,8 +30,8 @@ class DocUploader {
   absl::Status Reserve(int64_t slice_bytes);
 
   // Reads docs [begin, end) of `docs` into pinned memory, and queues their copy to the device.
-  // Threads of `pool` share the reading. At most two slices are under way: each Stage after the first two
-  // follows a Prepare.
+  // Threads of `pool` share the reading. At most two slices are under way: each Stage after the
+  // first two follows a Prepare.
   absl::Status Stage(RowSource& docs, int64_t begin, int64_t end, ThreadPool& pool);
 
   // Queues on the compute stream: the slice that was staged first of those not yet prepared becomes
