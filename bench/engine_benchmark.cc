@@ -9,10 +9,14 @@
 // 2 * queries * docs * dim for both, so their ratio is the share of sgemm's rate.
 #include <benchmark/benchmark.h>
 #include <dnnl.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 #include <omp.h>
 
 #include <cstdint>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <thread>
@@ -24,6 +28,7 @@
 #include "core/io/row_source.h"
 #include "core/matrix/aligned_vector.h"
 #include "core/search/engine.h"
+#include "core/search/isa.h"
 #include "core/search/planner.h"
 #include "core/search/search.h"
 
@@ -122,6 +127,40 @@ void BM_SearchL2(benchmark::State& state) { Search(state, Metric::kL2); }
 void BM_FewQueriesCold(benchmark::State& state) { Search(state, Metric::kInnerProduct); }
 void BM_FewQueriesWarm(benchmark::State& state) { Search(state, Metric::kInnerProduct, true); }
 
+#if defined(__x86_64__)
+// What reading docs takes that nobody does anything with: the least a search of few queries can
+// take. Four sums a thread, each thread a part.
+__attribute__((target("avx512f"))) float SumOf(const float* values, int64_t count) {
+  __m512 sums[4] = {};
+  for (int64_t i = 0; i + 64 <= count; i += 64) {
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      sums[v] = _mm512_add_ps(sums[v], _mm512_loadu_ps(values + i + 16 * v));
+    }
+  }
+  float lanes[16];
+  _mm512_storeu_ps(lanes,
+                   _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
+  return std::accumulate(lanes, lanes + 16, 0.F);
+}
+
+void BM_PlainSum(benchmark::State& state) {
+  if (CurrentIsaLevel() != IsaLevel::kAvx512) return state.SkipWithError("needs AVX-512");
+  const int64_t values = state.range(1) * state.range(2);
+  const AlignedVector<float>& docs = GaussianRows(state.range(1), state.range(2), 2);
+  for (auto _ : state) {
+    std::vector<std::jthread> threads;
+    for (int64_t t = 0; t < Threads(); ++t) {
+      threads.emplace_back([&, t] {
+        const int64_t begin = values / Threads() * t;
+        benchmark::DoNotOptimize(SumOf(docs.data() + begin, values / Threads()));
+      });
+    }
+  }
+  SetRate(state);
+}
+#endif
+
 void BM_Sgemm(benchmark::State& state) {
   const int64_t num_queries = state.range(0);
   const int64_t num_docs = state.range(1);
@@ -162,7 +201,11 @@ BENCHMARK(BM_SearchL2)
 constexpr int64_t kFew = 10;
 constexpr int64_t kManyDocs = 500'000;
 
+#if defined(__x86_64__)
+BENCHMARK(BM_PlainSum)->Args({1, kManyDocs, kDim})->Unit(benchmark::kMillisecond)->UseRealTime();
+#endif
 BENCHMARK(BM_FewQueriesCold)
+    ->Args({1, kManyDocs, kDim, 10})
     ->Args({kFew, kManyDocs, kDim, 100})
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
