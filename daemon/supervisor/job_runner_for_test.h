@@ -37,7 +37,7 @@ class JobRunnerTest : public testing::Test {
     ASSERT_TRUE(binary.ok()) << binary.status();
     JobRunner::Timing timing;
     timing.patience = milliseconds(100);
-    timing.removal = milliseconds(200);
+    timing.removal = milliseconds(2000);  // a worker has to start meanwhile, on a busy machine
     timing.silence = silence_;
     timing.silence_check = milliseconds(20);
     timing.first_backoff = first_backoff_;
