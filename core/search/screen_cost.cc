@@ -9,24 +9,31 @@ namespace tiny_knn {
 namespace {
 
 // Fitted to a grid of shapes searched with both screens in turn (bench/screen_choice.cc).
-constexpr double kFloat32Product = 9.3e-3;  // per query, doc and dim
-constexpr double kFloat32Pair = 0.3;        // per query and doc: compared
-constexpr double kFloat32DocDim = 0.4;      // read, and its norm
-constexpr double kFloat32Doc = 22;
-constexpr double kCodedProduct = 2.95e-3;
-constexpr double kCodedPair = 0.24;
-constexpr double kCodedDocDim = 0.66;  // made into codes
-constexpr double kCodedDoc = 61;
+struct ScreenRates {
+  double product;  // per query, doc and dim
+  double pair;     // per query and doc: compared
+  double doc_dim;  // read, and its norm or its code
+  double doc;
+  double prepared_doc_dim;  // in the place of both where docs only come from memory
+  double result;            // selected, rescored, sorted
+  double result_dim;
+};
+constexpr ScreenRates kFloat32 = {.product = 9.3e-3,
+                                  .pair = 0.3,
+                                  .doc_dim = 0.4,
+                                  .doc = 22,
+                                  .prepared_doc_dim = 0.27,
+                                  .result = 30,
+                                  .result_dim = 0.04};
+constexpr ScreenRates kCodes = {.product = 2.95e-3,
+                                .pair = 0.24,
+                                .doc_dim = 0.66,
+                                .doc = 61,
+                                .prepared_doc_dim = 0.07,
+                                .result = 24,
+                                .result_dim = 0.031};
 constexpr double kRefined = 5.6;  // per query and refined doc
 constexpr double kRefinedDim = 0.043;
-// Per result: selected, rescored, sorted.
-constexpr double kFloat32Result = 30;
-constexpr double kFloat32ResultDim = 0.04;
-constexpr double kCodedResult = 24;
-constexpr double kCodedResultDim = 0.031;
-// Docs that are prepared only come from memory.
-constexpr double kPreparedFloat32DocDim = 0.27;
-constexpr double kPreparedCodedDocDim = 0.07;
 
 // What codes of a row with 768 Gaussian dims leave of a score, to both sides together, in standard
 // deviations of the scores: grows with the root of dim, since a score's deviation does.
@@ -90,6 +97,16 @@ double RefinedOfStream(const Stream& stream, double width) {
   return refined;
 }
 
+double CostWithoutRefining(const PassShape& pass, const ScreenRates& rates) {
+  const double queries = static_cast<double>(pass.num_queries);
+  const double docs = static_cast<double>(pass.num_docs);
+  const double dim = static_cast<double>(pass.dim);
+  const double per_doc =
+      pass.docs_are_prepared ? rates.prepared_doc_dim * dim : rates.doc_dim * dim + rates.doc;
+  return docs * (queries * (rates.product * dim + rates.pair) + per_doc) +
+         queries * static_cast<double>(pass.k) * (rates.result + rates.result_dim * dim);
+}
+
 }  // namespace
 
 int64_t CodedCandidates(int64_t k, int64_t num_docs) {
@@ -120,30 +137,17 @@ double ExpectedRefined(const PassShape& pass) {
                                  WidthOf(pass));
 }
 
-double Float32GemmCost(const PassShape& pass) {
-  const double queries = static_cast<double>(pass.num_queries);
-  const double docs = static_cast<double>(pass.num_docs);
-  const double dim = static_cast<double>(pass.dim);
-  const double per_doc =
-      pass.docs_are_prepared ? kPreparedFloat32DocDim * dim : kFloat32DocDim * dim + kFloat32Doc;
-  return docs * (queries * (kFloat32Product * dim + kFloat32Pair) + per_doc) +
-         queries * static_cast<double>(pass.k) * (kFloat32Result + kFloat32ResultDim * dim);
-}
+double Float32GemmCost(const PassShape& pass) { return CostWithoutRefining(pass, kFloat32); }
 
 double Int8CodesCost(const PassShape& pass) {
-  const double queries = static_cast<double>(pass.num_queries);
-  const double docs = static_cast<double>(pass.num_docs);
-  const double dim = static_cast<double>(pass.dim);
-  const double per_doc =
-      pass.docs_are_prepared ? kPreparedCodedDocDim * dim : kCodedDocDim * dim + kCodedDoc;
-  return docs * (queries * (kCodedProduct * dim + kCodedPair) + per_doc) +
-         queries * static_cast<double>(pass.k) * (kCodedResult + kCodedResultDim * dim) +
-         queries * ExpectedRefined(pass) * (kRefined + kRefinedDim * dim);
+  return CostWithoutRefining(pass, kCodes) +
+         static_cast<double>(pass.num_queries) * ExpectedRefined(pass) *
+             (kRefined + kRefinedDim * static_cast<double>(pass.dim));
 }
 
 double BreakEvenRefinedShare(int64_t dim) {
   const double d = static_cast<double>(dim);
-  const double saved = (kFloat32Product - kCodedProduct) * d + (kFloat32Pair - kCodedPair);
+  const double saved = (kFloat32.product - kCodes.product) * d + (kFloat32.pair - kCodes.pair);
   return saved / (kRefined + kRefinedDim * d);
 }
 
