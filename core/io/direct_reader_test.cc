@@ -40,6 +40,7 @@ class DirectReaderTest : public testing::Test {
   void ExpectBytes(int64_t begin, int64_t end) {
     const absl::Status status = reader_->Wait(begin, end);
     ASSERT_TRUE(status.ok()) << status;
+    if (begin == end) return;
     ASSERT_EQ(
         std::memcmp(reader_->At(begin), bytes_.data() + begin, static_cast<size_t>(end - begin)), 0)
         << begin << " " << end;

@@ -49,6 +49,13 @@ class Streaming(TestCase):
             np.save(os.path.join(folder, f"{i}_docs.npy"), layouts[i % len(layouts)](self.docs_array[begin:end]))
         return folder
 
+    @staticmethod
+    def faulty_from(offset):
+        """An environment in which reading behind that offset of a file fails."""
+        # A sanitizer's runtime wants to be loaded first, but works behind ours.
+        sanitizer = "verify_asan_link_order=0:" + os.environ.get("ASAN_OPTIONS", "")
+        return {**os.environ, "ASAN_OPTIONS": sanitizer, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(offset)}
+
     def run_and_count(self, docs, *flags, environment=None):
         """The result's bytes, but for the docs' name, and what /proc says that the process read of the docs' size."""
         output = self.path("out.npz")
@@ -110,7 +117,7 @@ class Streaming(TestCase):
         docs = self.save_shards(np.ascontiguousarray)
         done = subprocess.run(
             [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "36M", "-o", self.path("out.pkl")],
-            env={**os.environ, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(39 * MIB)},
+            env=self.faulty_from(39 * MIB),
             capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
         errors = [line for line in done.stderr.splitlines() if "error:" in line]
@@ -132,11 +139,9 @@ class Streaming(TestCase):
         for array in (self.docs_array, self.docs_array.astype(">f4"), np.asfortranarray(self.docs_array)):
             np.save(docs, array)
             for fails_from in (half, os.path.getsize(docs) - 100):
-                # A sanitizer's runtime wants to be loaded first, but works behind ours.
-                sanitizer = "verify_asan_link_order=0:" + os.environ.get("ASAN_OPTIONS", "")
                 done = subprocess.run(
                     [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "36M", "-o", self.path("out.pkl")],
-                    env={**os.environ, "ASAN_OPTIONS": sanitizer, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(fails_from)},
+                    env=self.faulty_from(fails_from),
                     capture_output=True, text=True, timeout=60, check=False)
                 self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
                 errors = [line for line in done.stderr.splitlines() if "error:" in line]
@@ -180,7 +185,7 @@ class Streaming(TestCase):
         self.evict(docs)
         done = subprocess.run(
             [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "42M", "-o", self.path("out.pkl")],
-            env={**os.environ, "LD_PRELOAD": READ_FAULT, "READ_FAULT_FROM": str(os.path.getsize(docs) // 2)},
+            env=self.faulty_from(os.path.getsize(docs) // 2),
             capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
         errors = [line for line in done.stderr.splitlines() if "error:" in line]
