@@ -235,7 +235,7 @@ TEST(RowFetchTest, FileTruncatedWhileItIsReadPastTheCacheIsDataLoss) {
   ASSERT_EQ(truncate(path.c_str(), 20 << 20), 0);
   (*source)->ReadPastCache(true);
   ASSERT_TRUE((*source)->StartRows(0, kRows).ok());
-  ExpectFetched(**source, {0, 1000});
+  // What lies before the end may come or not: its readers are ahead, and may have seen the end.
   std::vector<std::byte> out(2 * 256 * 4);
   const absl::Status status = (*source)->Fetch({kRows - 2, 2}, out.data());
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
