@@ -128,31 +128,39 @@ Loss Measure(Engine& engine, const Case& problem, const How& how) {
                            .docs_in_callers_memory = true};
   MachineLimits limits{.threads = static_cast<int>(std::thread::hardware_concurrency()),
                        .memory_limit_bytes = int64_t{12} << 30,
-                       .has_int8_dot_products = HasInt8DotProducts()};
+                       .has_int8_dot_products = HasInt8DotProducts(),
+                       .has_int8_tiles = HasInt8Tiles()};
   const ScreenKind chosen = PlanSearch(shape, limits)->screen;
-  std::vector<double> seconds[2];
+  std::vector<ScreenKind> screens = {ScreenKind::kFloat32Gemm, ScreenKind::kInt8Codes};
+  if (HasInt8Tiles()) screens.push_back(ScreenKind::kInt16Codes);
+  std::vector<double> seconds[3];
   SearchReport report;
   for (int64_t round = 0; round <= how.rounds; ++round) {
-    for (const ScreenKind screen : {ScreenKind::kFloat32Gemm, ScreenKind::kInt8Codes}) {
+    for (const ScreenKind screen : screens) {
       limits.screen = screen;
       const Timing timing = Search(engine, problem, shape, limits, how.cpu_time);
       if (screen == ScreenKind::kInt8Codes) report = timing.report;
       if (round > 0) seconds[static_cast<size_t>(screen)].push_back(timing.seconds);
     }
   }
-  const double float32 = Median(seconds[0]);
-  const double codes = Median(seconds[1]);
-  const double taken = chosen == ScreenKind::kInt8Codes ? codes : float32;
-  const double best = how.worst ? float32 : std::min(float32, codes);
+  double taken = 0;
+  double best = 0;
+  std::string times;
+  for (const ScreenKind screen : screens) {
+    const double median = Median(seconds[static_cast<size_t>(screen)]);
+    times += fmt::format("{:>10.5f} ", median);
+    if (screen == chosen) taken = median;
+    // The worst docs are compared with the first, float32.
+    if (best == 0 || (!how.worst && median < best)) best = median;
+  }
   const double per_query = 1 / static_cast<double>(problem.queries->rows);
-  const Loss loss{
-      taken / best - 1,
-      fmt::format("{:<14} {:>5} {:>7} {:>5} {:>6} {:>10.5f} {:>10.5f} {:>7.2f}  {:<8} {:>5.0f}% "
-                  "{:>9.1f} {:>5}",
-                  problem.name, problem.queries->rows, problem.docs->rows, problem.docs->dim,
-                  problem.k, float32, codes, float32 / codes,
-                  chosen == ScreenKind::kInt8Codes ? "codes" : "float32", 100 * (taken / best - 1),
-                  static_cast<double>(report.refined_pairs) * per_query, report.repeated_queries)};
+  const Loss loss{taken / best - 1,
+                  fmt::format("{:<14} {:>5} {:>7} {:>5} {:>6} {} {:<12} {:>5.0f}% {:>9.1f} {:>5}",
+                              problem.name, problem.queries->rows, problem.docs->rows,
+                              problem.docs->dim, problem.k, times, ScreenKindName(chosen),
+                              100 * (taken / best - 1),
+                              static_cast<double>(report.refined_pairs) * per_query,
+                              report.repeated_queries)};
   fmt::print("{}\n", loss.line);
   std::fflush(stdout);
   return loss;
@@ -199,8 +207,9 @@ void MeasureAll(const std::vector<int64_t>& queries, const std::vector<int64_t>&
                 const std::vector<int64_t>& dims, const std::vector<int64_t>& ks, const How& how) {
   const auto engine = MakeCpuEngine();
   std::vector<Loss> losses;
-  fmt::print("{:<14} {:>5} {:>7} {:>5} {:>6} {:>10} {:>10} {:>7}  {:<8} {:>6} {:>9}\n", "docs", "Q",
-             "D", "dim", "k", "float32 s", "codes s", "ratio", "chosen", "loss", "refined/q");
+  fmt::print("{:<14} {:>5} {:>7} {:>5} {:>6} {:>10} {:>10} {:>10}  {:<12} {:>6} {:>9}\n", "docs",
+             "Q", "D", "dim", "k", "float32 s", "int8 s", HasInt8Tiles() ? "int16 s" : "", "chosen",
+             "loss", "refined/q");
   for (const int64_t dim : dims) {
     for (const int64_t num_docs : docs) {
       std::vector<std::pair<std::string, Rows>> matrices;

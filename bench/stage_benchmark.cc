@@ -34,6 +34,8 @@ namespace {
 // A tile as the screen has it.
 constexpr int64_t kTileQueries = 128;
 constexpr int64_t kTileDocs = 512;
+// A threshold.
+constexpr float kNothingSurvives = 1e30F;
 
 AlignedVector<float> GaussianRows(int64_t rows, int64_t dim) {
   std::mt19937 random(7);
@@ -72,7 +74,7 @@ constexpr int kRounds = 1000;
   }
 
 __attribute__((target("avx512f"))) void BM_PeakFloat32(benchmark::State& state) {
-  if (CurrentIsaLevel() != IsaLevel::kAvx512) return state.SkipWithError("needs AVX-512");
+  if (CurrentIsaLevel() < IsaLevel::kAvx512) return state.SkipWithError("needs AVX-512");
   TINY_KNN_PEAK_LOOP("vfmadd231ps")
   SetOperations(state, 2.0 * 16 * kChains * kRounds);
 }
@@ -85,38 +87,51 @@ __attribute__((target("avx512f,avx512vnni"))) void BM_PeakInt8(benchmark::State&
 #endif
 
 struct CodedTile {
-  explicit CodedTile(int64_t dim)
-      : query_codes(static_cast<size_t>(kTileQueries * CodeSteps(dim) * 4)),
-        panels(static_cast<size_t>(CodeBytes(kTileDocs, dim))),
+  CodedTile(int64_t dim, int digits)
+      : query_codes(static_cast<size_t>(kTileQueries * QueryCodeBytes(dim, digits))),
+        panels(static_cast<size_t>(CodeBytes(kTileDocs, dim, digits))),
         scales(static_cast<size_t>(kTileDocs), 0.01F),
+        zeros(static_cast<size_t>(kTileDocs)),
         queries(static_cast<size_t>(kTileQueries)),
-        scores(static_cast<size_t>(kTileQueries * kTileDocs)) {
+        bounds(static_cast<size_t>(kTileQueries), {kNothingSurvives, 1, 1}),
+        scores(static_cast<size_t>(kTileQueries * kTileDocs)),
+        groups(static_cast<size_t>(kTileQueries)) {
     std::mt19937 random(3);
     for (int8_t& code : query_codes) code = static_cast<int8_t>(random() % 255);
     for (uint8_t& code : panels) code = static_cast<uint8_t>(random());
     for (int64_t i = 0; i < kTileQueries; ++i) {
       CodedQuery& query = queries[static_cast<size_t>(i)];
-      query.codes = query_codes.data() + i * CodeSteps(dim) * 4;
+      query.codes = query_codes.data() + i * QueryCodeBytes(dim, digits);
       query.scale = 0.01F;
     }
   }
   AlignedVector<int8_t> query_codes;
   AlignedVector<uint8_t> panels;
   std::vector<float> scales;
+  std::vector<float> zeros;
   std::vector<CodedQuery> queries;
+  std::vector<QueryBounds> bounds;
   AlignedVector<float> scores;
+  std::vector<uint64_t> groups;
 };
 
-void BM_ScoreCodes(benchmark::State& state) {
+// Products, scores, and where that is one step their comparison.
+void ScoreCodesWith(benchmark::State& state, int digits) {
   const int64_t dim = state.range(0);
-  CodedTile tile(dim);
+  CodedTile tile(dim, digits);
+  const float* const zeros = tile.zeros.data();
+  const TileBounds bounds{tile.bounds.data(), {zeros, zeros, zeros, zeros}};
   for (auto _ : state) {
-    ScoreCodes(tile.queries.data(), kTileQueries, tile.panels.data(), tile.scales.data(), kTileDocs,
-               dim, tile.scores.data(), kTileDocs);
+    ScoreCodes(tile.queries.data(), kTileQueries,
+               {tile.panels.data(), tile.scales.data(), kTileDocs, digits}, dim, bounds,
+               {tile.scores.data(), kTileDocs, tile.groups.data()});
     benchmark::ClobberMemory();
   }
   SetOperations(state, TileOperations(dim));
 }
+
+void BM_ScoreCodes(benchmark::State& state) { ScoreCodesWith(state, 1); }
+void BM_ScoreTwoDigits(benchmark::State& state) { ScoreCodesWith(state, 2); }
 
 void BM_DnnlGemmU8S8(benchmark::State& state) {
   const int64_t dim = state.range(0);
@@ -146,7 +161,6 @@ void BM_Sgemm(benchmark::State& state) {
   SetOperations(state, TileOperations(dim));
 }
 
-constexpr float kNothingSurvives = 1e30F;
 
 // Scores of a tile and what of them survives, by oneDNN and a pass of its own, as searches have it.
 void BM_SgemmAndFilter(benchmark::State& state) {
@@ -162,7 +176,7 @@ void BM_SgemmAndFilter(benchmark::State& state) {
     MultiplyByTransposed(queries.data(), dim, kTileQueries, docs.data(), dim, kTileDocs, dim,
                          scores.data(), kTileDocs);
     for (int64_t query = 0; query < kTileQueries; ++query) {
-      benchmark::DoNotOptimize(FilterScores(scores.data() + query * kTileDocs, kTileDocs,
+      benchmark::DoNotOptimize(FilterScores({scores.data() + query * kTileDocs, kTileDocs, AllGroups(kTileDocs)}, 0,
                                             {kNothingSurvives, 1, 0}, bounds, 0, lower.data(),
                                             doc.data(), kTileDocs));
     }
@@ -225,7 +239,7 @@ __attribute__((target("avx512f"))) int64_t ScoreFusedPanel(const float* queries,
 }
 
 void BM_FusedFloat32(benchmark::State& state) {
-  if (CurrentIsaLevel() != IsaLevel::kAvx512) return state.SkipWithError("needs AVX-512");
+  if (CurrentIsaLevel() < IsaLevel::kAvx512) return state.SkipWithError("needs AVX-512");
   const int64_t dim = state.range(0);
   FusedTile tile{GaussianRows(kTileQueries, dim), GaussianRows(kTileDocs, dim),
                  AlignedVector<float>(static_cast<size_t>(kTileQueries * kTileDocs)),
@@ -262,7 +276,7 @@ void BM_FilterScores(benchmark::State& state) {
   std::vector<float> lower(static_cast<size_t>(kTileDocs + kCandidatePadding));
   std::vector<int32_t> doc(lower.size());
   for (auto _ : state) {
-    benchmark::DoNotOptimize(FilterScores(scores.data(), kTileDocs, {1, 1, 1}, bounds, 0,
+    benchmark::DoNotOptimize(FilterScores({scores.data(), kTileDocs, AllGroups(kTileDocs)}, 0, {1, 1, 1}, bounds, 0,
                                           lower.data(), doc.data(), kTileDocs));
   }
   state.SetItemsProcessed(state.iterations() * kTileDocs);
@@ -275,12 +289,12 @@ void BM_EncodeRow(benchmark::State& state) {
   const std::vector<float> centre(static_cast<size_t>(dim));
   std::vector<float> centred(static_cast<size_t>(dim));
   std::vector<uint8_t> codes(static_cast<size_t>(dim));
-  AlignedVector<uint8_t> panel(static_cast<size_t>(PanelBytes(dim)));
+  AlignedVector<uint8_t> panel(static_cast<size_t>(PanelBytes(dim, 1)));
   for (auto _ : state) {
     const float greatest = CentreRow(row.data(), centre.data(), dim, centred.data());
     const float scale = greatest / kGreatestCode;
-    benchmark::DoNotOptimize(EncodeRow(centred.data(), scale, 1 / scale, dim, codes.data()));
-    PutInPanel(codes.data(), dim, 5, panel.data());
+    benchmark::DoNotOptimize(EncodeRow(centred.data(), scale, 1 / scale, dim, 1, codes.data()));
+    PutInPanel(codes.data(), dim, 1, 5, panel.data());
     benchmark::ClobberMemory();
   }
   state.SetItemsProcessed(state.iterations());
@@ -340,6 +354,7 @@ BENCHMARK(BM_PeakFloat32);
 BENCHMARK(BM_PeakInt8);
 #endif
 BENCHMARK(BM_ScoreCodes)->Apply(Dims);
+BENCHMARK(BM_ScoreTwoDigits)->Apply(Dims);
 BENCHMARK(BM_DnnlGemmU8S8)->Apply(Dims);
 BENCHMARK(BM_Sgemm)->Apply(Dims);
 BENCHMARK(BM_SgemmAndFilter)->Apply(Dims);

@@ -1,11 +1,12 @@
 // The part of BatchSearch for screens that are less exact than candidates want: what survives them
-// is screened again, and where that is too much, float32 takes their place.
+// is screened again, and where that is too much, codes of more digits or float32 take their place.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
 #include "core/cpu/batch_search.h"
+#include "core/search/isa.h"
 #include "core/search/screen_cost.h"
 
 namespace tiny_knn {
@@ -53,12 +54,15 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
   judged_pairs_ = refined;
   if (sampling_) refined_of_sample_ = refined;
   if (CodesPay(block, newly_refined, refined)) return;
-  SearchPlan plan = plan_;
-  plan.screen = ScreenKind::kFloat32Gemm;
-  plan.doc_block = BlockDocsWithoutCodes();
-  screen_.reset();  // its memory first
-  screen_ = MakeScreen<T>(params_, plan, dim_);
-  screen_->SetQueries(queries_);
+  const int64_t block_docs = BlockDocsWithoutCodes();
+  if (!HasInt8Tiles() || !screen_->AddDigit(block_docs)) {
+    SearchPlan plan = plan_;
+    plan.screen = ScreenKind::kFloat32Gemm;
+    plan.doc_block = block_docs;
+    screen_.reset();  // its memory first
+    screen_ = MakeScreen<T>(params_, plan, dim_);
+    screen_->SetQueries(queries_);
+  }
   for (int64_t split = 0; split < plan_.doc_splits; ++split) {
     for (int64_t query = 0; query < num_queries_; ++query) {
       QueryBounds& bounds = query_bounds_[static_cast<size_t>(ListOf(query, split))];
@@ -74,7 +78,7 @@ bool BatchSearch<T>::CodesPay(IndexRange block, int64_t newly_refined, int64_t r
   const double queries = static_cast<double>(num_queries_);
   const double pairs = queries * static_cast<double>(block.size());
   if (sampling_) return static_cast<double>(refined) <= kJudgedShareOfSample * pairs;
-  if (static_cast<double>(newly_refined) <= BreakEvenRefinedShare(dim_) * pairs) return true;
+  if (static_cast<double>(newly_refined) <= BreakEvenRefinedShare(dim_, HasInt8Tiles()) * pairs) return true;
   if (chunk_begin_ > 0) return false;
   const double expected = ExpectedRefinedAfterSample({.num_queries = num_queries_,
                                                       .num_docs = block.end,
@@ -87,13 +91,15 @@ bool BatchSearch<T>::CodesPay(IndexRange block, int64_t newly_refined, int64_t r
 }
 
 template <typename T>
-void BatchSearch<T>::FindSurvivors(int64_t query, int64_t split, const float* scores,
-                                   IndexRange docs, Survivors& survivors) const {
+void BatchSearch<T>::FindSurvivors(int64_t query, int64_t split, const ScoreRow& scores,
+                                   int64_t first_doc, Survivors& survivors) const {
   survivors.count =
-      FilterScores(scores, docs.size(), query_bounds_[static_cast<size_t>(ListOf(query, split))],
-                   bounds_->At(docs.begin), static_cast<int32_t>(docs.begin), survivors.lower.get(),
-                   survivors.doc.get(), docs.size())
-          .kept;
+      scores.groups == 0
+          ? 0
+          : FilterScores(scores, 0, query_bounds_[static_cast<size_t>(ListOf(query, split))],
+                         bounds_->At(first_doc), static_cast<int32_t>(first_doc),
+                         survivors.lower.get(), survivors.doc.get(), scores.count)
+                .kept;
   if (survivors.count == 0) return;
   screen_->refiner()->PrefetchQuery(query);
   if (each_from_ != nullptr) return;

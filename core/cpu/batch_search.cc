@@ -68,6 +68,7 @@ BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const 
   }
   for (Worker& worker : workers_) {
     worker.tile.resize(static_cast<size_t>(plan.query_tile * plan.doc_tile));
+    worker.groups.resize(static_cast<size_t>(plan.query_tile));
     if (screen_->refiner() != nullptr) {
       for (int i = 0; i < 2; ++i) worker.survivors.emplace_back(plan.doc_tile);
     }
@@ -302,27 +303,32 @@ void BatchSearch<T>::ScreenBlock(IndexRange block, int w) {
 template <typename T>
 void BatchSearch<T>::ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin,
                                 int64_t split, Worker& worker) {
-  screen_->ScoreTile(queries, docs, worker.tile.data(), plan_.doc_tile);
   const IndexRange chunk_docs{block_begin + docs.begin, block_begin + docs.end};
+  const TileBounds tile_bounds{query_bounds_.data() + ListOf(queries.begin, split),
+                               bounds_->At(chunk_docs.begin)};
+  screen_->ScoreTile(queries, docs, tile_bounds,
+                     {worker.tile.data(), plan_.doc_tile, worker.groups.data()});
   const auto scores_of = [&](int64_t query) {
-    return worker.tile.data() + (query - queries.begin) * plan_.doc_tile;
+    const int64_t row = query - queries.begin;
+    return ScoreRow{worker.tile.data() + row * plan_.doc_tile, docs.size(),
+                    worker.groups[static_cast<size_t>(row)]};
   };
   if (screen_->refiner() == nullptr) {
     for (int64_t query = queries.begin; query < queries.end; ++query) {
-      TakeCandidates(query, split, scores_of(query), chunk_docs, worker);
+      TakeCandidates(query, split, scores_of(query), chunk_docs.begin, worker);
     }
     return;
   }
   if (waits_ && !sampling_) {
     for (int64_t query = queries.begin; query < queries.end; ++query) {
-      TakeSurvivors(query, split, scores_of(query), chunk_docs, worker);
+      TakeSurvivors(query, split, scores_of(query), chunk_docs.begin, worker);
     }
     return;
   }
   // One query behind, so that rows come from memory meanwhile.
   for (int64_t query = queries.begin; query <= queries.end; ++query) {
     if (query < queries.end) {
-      FindSurvivors(query, split, scores_of(query), chunk_docs, worker.survivors[query % 2]);
+      FindSurvivors(query, split, scores_of(query), chunk_docs.begin, worker.survivors[query % 2]);
     }
     if (query > queries.begin) {
       RefineSurvivors(query - 1, split, worker.survivors[(query - 1) % 2], worker);
@@ -331,18 +337,20 @@ void BatchSearch<T>::ScreenTile(IndexRange queries, IndexRange docs, int64_t blo
 }
 
 template <typename T>
-void BatchSearch<T>::TakeCandidates(int64_t query, int64_t split, const float* scores,
-                                    IndexRange docs, Worker& worker) {
+void BatchSearch<T>::TakeCandidates(int64_t query, int64_t split, const ScoreRow& scores,
+                                    int64_t first_doc, Worker& worker) {
   const int64_t list_index = ListOf(query, split);
   CandidateList<T>& list = candidates_.list(list_index);
-  for (int64_t doc = docs.begin;;) {
-    const FilterResult result = FilterScores(
-        scores + (doc - docs.begin), docs.end - doc, query_bounds_[static_cast<size_t>(list_index)],
-        bounds_->CandidatesAt(doc), static_cast<int32_t>(doc), list.lower + list.size,
-        list.doc + list.size, Capacity() - list.size);
+  const DocBounds docs = screen_->candidates_are_coded() ? bounds_->At(first_doc)
+                                                         : bounds_->CandidatesAt(first_doc);
+  for (int64_t next = 0;;) {
+    const FilterResult result =
+        FilterScores(scores, next, query_bounds_[static_cast<size_t>(list_index)], docs,
+                     static_cast<int32_t>(first_doc), list.lower + list.size, list.doc + list.size,
+                     Capacity() - list.size);
     list.size += result.kept;
-    doc += result.consumed;
-    if (doc == docs.end || progress_.cancelled()) return;
+    next = result.next;
+    if (next == scores.count || progress_.cancelled()) return;
     Thin(query, split, worker);
   }
 }
@@ -377,11 +385,16 @@ void BatchSearch<T>::DropBelowThreshold(int64_t query, int64_t split,
   const double threshold =
       static_cast<double>(query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold);
   const double factor = static_cast<double>(screen_->CandidateErrorFactor(query));
+  const bool coded = screen_->candidates_are_coded();
+  const QueryBounds bounds = screen_->InitialBounds(query);
   int64_t kept = 0;
   for (int64_t i = 0; i < list.size; ++i) {
-    const size_t doc = static_cast<size_t>(list.doc[i]);
-    const double upper =
-        UpperBound(list.lower[i], list.doc[i], factor * static_cast<double>(bounds_->norm[doc]));
+    const int32_t doc = list.doc[i];
+    double error = factor * static_cast<double>(bounds_->norm[static_cast<size_t>(doc)]);
+    // Either may be the greater one, of docs that were refined before codes got another digit. A NaN
+    // of codes stays one.
+    if (coded) error = std::max(bounds_->ErrorOf(doc, bounds), error);
+    const double upper = UpperBound(list.lower[i], doc, error);
     list.lower[kept] = list.lower[i];
     list.doc[kept] = list.doc[i];
     kept += upper < threshold ? 0 : 1;

@@ -84,7 +84,8 @@ class BatchSearch {
 
   // What one thread needs for itself.
   struct Worker {
-    AlignedVector<float> tile;  // [query_tile, doc_tile] scores
+    AlignedVector<float> tile;     // [query_tile, doc_tile] scores
+    std::vector<uint64_t> groups;  // [query_tile] of them that may hold survivors
     std::vector<float> lowers;
     std::vector<uint32_t> select_scratch;
     std::vector<Survivors> survivors;  // of two queries and a tile, unless they wait
@@ -151,11 +152,12 @@ class BatchSearch {
   void ScreenBlock(IndexRange block, int worker);
   void ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin, int64_t split,
                   Worker& worker);
-  // Appends to the query's list which of `docs`, whose scores are given, may reach the top k.
-  void TakeCandidates(int64_t query, int64_t split, const float* scores, IndexRange docs,
+  // Appends to the query's list which docs, from the chunk's `first_doc` on, whose scores are given,
+  // may reach the top k.
+  void TakeCandidates(int64_t query, int64_t split, const ScoreRow& scores, int64_t first_doc,
                       Worker& worker);
   // The same where they have to be refined first, in two steps.
-  void FindSurvivors(int64_t query, int64_t split, const float* scores, IndexRange docs,
+  void FindSurvivors(int64_t query, int64_t split, const ScoreRow& scores, int64_t first_doc,
                      Survivors& survivors) const;
   void RefineSurvivors(int64_t query, int64_t split, Survivors& survivors, Worker& worker);
   // Those from `from` on that a threshold raised since rules out.
@@ -166,7 +168,7 @@ class BatchSearch {
   bool RefineGroup(int64_t query, int64_t split, std::span<const int32_t> docs, Worker& worker);
   // Of docs that are prepared, which need not be refined while they are at hand: survivors wait
   // until there are many, and the best are refined first. Then fewer are refined at all.
-  void TakeSurvivors(int64_t query, int64_t split, const float* scores, IndexRange docs,
+  void TakeSurvivors(int64_t query, int64_t split, const ScoreRow& scores, int64_t first_doc,
                      Worker& worker);
   // Makes room.
   void ThinWaiting(int64_t query, int64_t split, Worker& worker);

@@ -19,18 +19,18 @@ constexpr int64_t kLeastRoomShare = 4;
 }  // namespace
 
 template <typename T>
-void BatchSearch<T>::TakeSurvivors(int64_t query, int64_t split, const float* scores,
-                                   IndexRange docs, Worker& worker) {
+void BatchSearch<T>::TakeSurvivors(int64_t query, int64_t split, const ScoreRow& scores,
+                                   int64_t first_doc, Worker& worker) {
   const size_t list = static_cast<size_t>(ListOf(query, split));
   Survivors& waiting = waiting_[list];
-  for (int64_t doc = docs.begin;;) {
-    const FilterResult result = FilterScores(
-        scores + (doc - docs.begin), docs.end - doc, query_bounds_[list], bounds_->At(doc),
-        static_cast<int32_t>(doc), waiting.lower.get() + waiting.count,
-        waiting.doc.get() + waiting.count, plan_.waiting_capacity - waiting.count);
+  for (int64_t next = 0;;) {
+    const FilterResult result =
+        FilterScores(scores, next, query_bounds_[list], bounds_->At(first_doc),
+                     static_cast<int32_t>(first_doc), waiting.lower.get() + waiting.count,
+                     waiting.doc.get() + waiting.count, plan_.waiting_capacity - waiting.count);
     waiting.count += result.kept;
-    doc += result.consumed;
-    if (doc == docs.end || progress_.cancelled() || !worker.status.ok()) return;
+    next = result.next;
+    if (next == scores.count || progress_.cancelled() || !worker.status.ok()) return;
     ThinWaiting(query, split, worker);
   }
 }

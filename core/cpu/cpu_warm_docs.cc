@@ -48,14 +48,14 @@ CpuWarmDocs::CpuWarmDocs(const ProblemShape& shape, ScreenKind screen)
       are_working_rows_(KeepsWorkingRows(shape, screen)) {}
 
 int64_t CpuWarmDocs::item_bytes() const {
-  return screen_ == ScreenKind::kInt8Codes ? CodeBytes(num_docs_, dim_)
+  return HasCodes(screen_) ? CodeBytes(num_docs_, dim_, CodeDigits(screen_))
                                            : num_docs_ * dim_ * kFloatBytes;
 }
 
 int64_t CpuWarmDocs::row_bytes() const { return HugePages::RoundUp(item_bytes()); }
 
 int64_t CpuWarmDocs::bounds_bytes() const {
-  if (screen_ != ScreenKind::kInt8Codes) return num_docs_ * kBoundBytes;
+  if (!HasCodes(screen_)) return num_docs_ * kBoundBytes;
   return num_docs_ *
          (kCodedBoundBytes + (metric_ == Metric::kCosine ? kInverseNormBytes : int64_t{0}));
 }
@@ -85,7 +85,7 @@ bool CpuWarmDocs::Allocate() {
   if (!rows_.Allocate(item_bytes())) return false;
   try {
     bounds_.emplace(num_docs_, screen_, metric_);
-    if (screen_ == ScreenKind::kInt8Codes) {
+    if (HasCodes(screen_)) {
       scales_.resize(static_cast<size_t>(num_docs_));
       centre_.resize(static_cast<size_t>(dim_));
     }
@@ -112,8 +112,8 @@ void CpuWarmDocs::Clear() {
 }
 
 KeptDocs CpuWarmDocs::KeptFrom(int64_t doc) {
-  if (screen_ == ScreenKind::kInt8Codes) {
-    return {.codes = reinterpret_cast<uint8_t*>(rows_.data()) + doc / kPanelDocs * PanelBytes(dim_),
+  if (HasCodes(screen_)) {
+    return {.codes = reinterpret_cast<uint8_t*>(rows_.data()) + doc / kPanelDocs * PanelBytes(dim_, CodeDigits(screen_)),
             .scales = scales_.data() + doc,
             .centre = centre_.data()};
   }

@@ -88,7 +88,7 @@ void CheckAllShapes() {
 
 TEST(FewQueriesGemmTest, MultipliesEveryShapeAtEveryInstructionSetLevel) {
   // Downwards: levels are only ever taken away.
-  for (const IsaLevel level : {IsaLevel::kAvx512, IsaLevel::kAvx2, IsaLevel::kPortable}) {
+  for (const IsaLevel level : kIsaLevels) {
     if (level > BestIsaLevel()) continue;
     SCOPED_TRACE(std::string(IsaLevelName(level)));
     ASSERT_TRUE(ForceIsaLevelForTest(level).ok());

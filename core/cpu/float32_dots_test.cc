@@ -16,7 +16,7 @@ namespace {
 TEST(Float32DotsTest, StaysWithinTheBoundAtEveryLevel) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
-  for (const IsaLevel level : {IsaLevel::kPortable, IsaLevel::kAvx2, IsaLevel::kAvx512}) {
+  for (const IsaLevel level : kIsaLevels) {
     if (!ForceIsaLevelForTest(level).ok()) continue;
     for (const int64_t dim : {1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 63, 100, 768, 1000}) {
       for (int64_t count = 1; count <= 2 * kMostDots + 3; ++count) {

@@ -1,5 +1,6 @@
 #include "core/cpu/float32_screen.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -190,21 +191,17 @@ absl::Status Float32Screen<T>::PrepareDocs(IndexRange docs, int64_t first_row, i
 }
 
 template <typename T>
-void Float32Screen<T>::ScoreTile(IndexRange queries, IndexRange docs, float* scores,
-                                 int64_t stride) const {
+void Float32Screen<T>::ScoreTile(IndexRange queries, IndexRange docs, const TileBounds&,
+                                 const TileScores& scores) const {
+  std::fill(scores.groups, scores.groups + queries.size(), AllGroups(docs.size()));
   MultiplyByTransposed(queries_.data() + queries.begin * dim_, dim_, queries.size(),
                        screen_rows_ + docs.begin * screen_stride_, screen_stride_, docs.size(),
-                       dim_, scores, stride);
+                       dim_, scores.scores, scores.stride);
 }
 
 template <typename T>
 QueryBounds Float32Screen<T>::InitialBounds(int64_t query) const {
   return {-kFloatInfinity, error_factors_[static_cast<size_t>(query)], 0};
-}
-
-template <typename T>
-float Float32Screen<T>::CandidateErrorFactor(int64_t query) const {
-  return error_factors_[static_cast<size_t>(query)];
 }
 
 template <typename T>
@@ -227,8 +224,9 @@ std::unique_ptr<Screen<T>> MakeScreen(const SearchParams& params, const SearchPl
     case ScreenKind::kFloat32Gemm:
       break;
     case ScreenKind::kInt8Codes:
+    case ScreenKind::kInt16Codes:
       if constexpr (std::is_same_v<T, float>) {
-        return std::make_unique<Int8Screen>(params, dim, plan.doc_block);
+        return std::make_unique<Int8Screen>(params, dim, plan.doc_block, CodeDigits(plan.screen));
       }
       break;  // there are no codes of doubles
   }

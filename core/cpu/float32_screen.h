@@ -30,9 +30,12 @@ class Float32Screen : public Screen<T> {
   void SetPreparedBlock(const KeptDocs& kept) override;
   absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                            DocBoundArrays& bounds, PrepareCounts& counts) override;
-  void ScoreTile(IndexRange queries, IndexRange docs, float* scores, int64_t stride) const override;
+  void ScoreTile(IndexRange queries, IndexRange docs, const TileBounds& bounds,
+                 const TileScores& scores) const override;
   QueryBounds InitialBounds(int64_t query) const override;
-  float CandidateErrorFactor(int64_t query) const override;
+  float CandidateErrorFactor(int64_t query) const override {
+    return error_factors_[static_cast<size_t>(query)];
+  }
   float ThresholdFor(int64_t query, T score) const override;
   T CertainScore(int64_t query, float lower) const override;
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/cpu/few_queries_gemm.h"
+#include "core/cpu/score_tile_for_test.h"
 #include "core/search/exact_score.h"
 #include "core/search/float_environment.h"
 #include "core/search/planner.h"
@@ -71,11 +72,11 @@ double CheckEveryPair(Metric metric, int64_t dim, const Rows<T>& rows) {
   EXPECT_TRUE(screen.PrepareDocs({0, kDocs}, 0, 0, bounds, counts).ok());
   // All at once, and few at a time: each is a kernel of its own.
   std::vector<float> scores(static_cast<size_t>(kQueries * kDocs));
-  screen.ScoreTile({0, kQueries}, {0, kDocs}, scores.data(), kDocs);
+  ScoreWholeTile(screen, {0, kQueries}, {0, kDocs}, bounds, scores.data(), kDocs);
   std::vector<float> scores_of_few(scores.size());
   for (int64_t q = 0; q < kQueries; q += kFewQueries) {
-    screen.ScoreTile({q, std::min(q + kFewQueries, kQueries)}, {0, kDocs},
-                     scores_of_few.data() + q * kDocs, kDocs);
+    ScoreWholeTile(screen, {q, std::min(q + kFewQueries, kQueries)}, {0, kDocs}, bounds,
+                   scores_of_few.data() + q * kDocs, kDocs);
   }
   double worst_ratio = 0;
   for (int64_t q = 0; q < kQueries; ++q) {
@@ -90,7 +91,7 @@ double CheckEveryPair(Metric metric, int64_t dim, const Rows<T>& rows) {
            {scores.data() + q * kDocs + d, scores_of_few.data() + q * kDocs + d}) {
         float lower[kCandidatePadding + 1];
         int32_t doc[kCandidatePadding + 1];
-        const FilterResult kept = FilterScores(score, 1, query, bounds.At(d), 0, lower, doc, 1);
+        const FilterResult kept = FilterAll(score, 1, query, bounds.At(d), lower, doc, 1);
         EXPECT_EQ(kept.kept, 1) << MetricName(metric) << " dim " << dim;
         if (kept.kept != 1) continue;
         EXPECT_LE(screen.CertainScore(q, lower[0]), exact) << MetricName(metric) << " dim " << dim;
@@ -140,12 +141,12 @@ TEST(Float32ScreenTest, KeepsRowsThatItCannotBound) {
   ASSERT_TRUE(screen.PrepareDocs({0, 5}, 0, 0, bounds, counts).ok());
   EXPECT_EQ(counts.nonfinite_rows, 2);
   std::vector<float> scores(5);
-  screen.ScoreTile({0, 1}, {0, 5}, scores.data(), 5);
+  ScoreWholeTile(screen, {0, 1}, {0, 5}, bounds, scores.data(), 5);
   float lower[kCandidatePadding + 64];
   int32_t doc[kCandidatePadding + 64];
   QueryBounds query = screen.InitialBounds(0);
   query.threshold = screen.ThresholdFor(0, 1e30F);
-  const FilterResult kept = FilterScores(scores.data(), 5, query, bounds.At(0), 0, lower, doc, 64);
+  const FilterResult kept = FilterAll(scores.data(), 5, query, bounds.At(0), lower, doc, 64);
   // All but the ordinary row, none of them certain of anything.
   ASSERT_EQ(kept.kept, 4);
   for (int i = 0; i < 4; ++i) {

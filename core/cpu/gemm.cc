@@ -23,6 +23,7 @@ bool ApplyIsaLevel() {
       dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
       break;
     case IsaLevel::kAvx512:
+    case IsaLevel::kAmx:
       break;
   }
   return true;

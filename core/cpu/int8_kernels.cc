@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/cpu/int8_tiles.h"
 #include "core/search/isa.h"
 
 #if defined(__x86_64__)
@@ -22,7 +23,7 @@ namespace tiny_knn::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using Floats = hn::ScalableTag<float>;
 using Ints = hn::RebindToSigned<Floats>;
-using Bytes = hn::Rebind<uint8_t, Floats>;
+using Bytes = hn::Rebind<int8_t, Floats>;
 
 float CentreRowImpl(const float* HWY_RESTRICT values, const float* HWY_RESTRICT centre, int64_t dim,
                     float* HWY_RESTRICT out) {
@@ -43,40 +44,72 @@ float CentreRowImpl(const float* HWY_RESTRICT values, const float* HWY_RESTRICT 
   return most;
 }
 
-CodedRow EncodeRowImpl(const float* HWY_RESTRICT values, float scale, float inverse, int64_t dim,
-                       uint8_t* HWY_RESTRICT codes) {
+// Two digits where kLow.
+template <bool kLow>
+CodedRow EncodeRowWith(const float* HWY_RESTRICT values, float scale, float inverse, int64_t dim,
+                       uint8_t zero, int8_t* HWY_RESTRICT codes) {
   const Floats tag;
   const Ints int_tag;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(tag));
-  const auto scale_lanes = hn::Set(tag, scale);
-  const auto inverse_lanes = hn::Set(tag, inverse);
+  const float low_scale = scale * kLowDigit;
+  const float low_inverse = inverse / kLowDigit;
+  int8_t* HWY_RESTRICT low_codes = codes + dim;
   const auto greatest = hn::Set(int_tag, kGreatestCode);
   const auto least = hn::Set(int_tag, -kGreatestCode);
-  const auto shift = hn::Set(int_tag, kZeroCode);
-  auto squared_codes = hn::Zero(int_tag);  // at most dim / lanes * 127^2 each: fits for all dims
+  const auto stored = [zero](auto digits) HWY_ATTR {
+    const auto bytes = hn::DemoteTo(Bytes(), digits);
+    return hn::Xor(bytes, hn::Set(Bytes(), static_cast<int8_t>(zero)));
+  };
+  const auto digits_of = [&](auto value, float unit) HWY_ATTR {
+    const auto wanted = hn::NearestInt(hn::Mul(value, hn::Set(tag, unit)));
+    return hn::Min(hn::Max(wanted, least), greatest);
+  };
+  // At most dim / lanes * 127^2 each: fits for all dims.
+  auto squared_high = hn::Zero(int_tag);
+  auto squared_low = hn::Zero(int_tag);
   auto squared_residual = hn::Zero(tag);
   int64_t j = 0;
   for (; j + lanes <= dim; j += lanes) {
     const auto value = hn::LoadU(tag, values + j);
-    const auto code =
-        hn::Min(hn::Max(hn::NearestInt(hn::Mul(value, inverse_lanes)), least), greatest);
-    const auto residual = hn::NegMulAdd(scale_lanes, hn::ConvertTo(tag, code), value);
-    squared_codes = hn::Add(squared_codes, hn::Mul(code, code));
+    const auto high = digits_of(value, inverse);
+    auto residual = hn::NegMulAdd(hn::Set(tag, scale), hn::ConvertTo(tag, high), value);
+    squared_high = hn::Add(squared_high, hn::Mul(high, high));
+    hn::StoreU(stored(high), Bytes(), codes + j);
+    if constexpr (kLow) {
+      const auto low = digits_of(residual, low_inverse);
+      residual = hn::NegMulAdd(hn::Set(tag, low_scale), hn::ConvertTo(tag, low), residual);
+      squared_low = hn::Add(squared_low, hn::Mul(low, low));
+      hn::StoreU(stored(low), Bytes(), low_codes + j);
+    }
     squared_residual = hn::MulAdd(residual, residual, squared_residual);
-    hn::StoreU(hn::DemoteTo(Bytes(), hn::Add(code, shift)), Bytes(), codes + j);
   }
-  CodedRow row{hn::GetLane(hn::SumOfLanes(int_tag, squared_codes)),
+  CodedRow row{hn::GetLane(hn::SumOfLanes(int_tag, squared_high)),
+               hn::GetLane(hn::SumOfLanes(int_tag, squared_low)),
                hn::GetLane(hn::SumOfLanes(tag, squared_residual))};
+  const auto digit_of = [](float value, float unit) {
+    constexpr float kLimit = kGreatestCode;
+    return std::min(std::max(std::nearbyint(value * unit), -kLimit), kLimit);
+  };
   for (; j < dim; ++j) {
-    const float wanted = std::nearbyint(values[j] * inverse);
-    const float limit = kGreatestCode;
-    const float code = std::min(std::max(wanted, -limit), limit);
-    const float residual = std::fma(-scale, code, values[j]);
-    row.squared_codes += static_cast<int64_t>(code * code);
+    const float high = digit_of(values[j], inverse);
+    float residual = std::fma(-scale, high, values[j]);
+    row.squared_high += static_cast<int64_t>(high * high);
+    codes[j] = static_cast<int8_t>(static_cast<int>(high) ^ zero);
+    if constexpr (kLow) {
+      const float low = digit_of(residual, low_inverse);
+      residual = std::fma(-low_scale, low, residual);
+      row.squared_low += static_cast<int64_t>(low * low);
+      low_codes[j] = static_cast<int8_t>(static_cast<int>(low) ^ zero);
+    }
     row.squared_residual += residual * residual;
-    codes[j] = static_cast<uint8_t>(static_cast<int>(code) + kZeroCode);
   }
   return row;
+}
+
+CodedRow EncodeRowImpl(const float* values, float scale, float inverse, int64_t dim, int digits,
+                       uint8_t zero, int8_t* codes) {
+  return digits == 2 ? EncodeRowWith<true>(values, scale, inverse, dim, zero, codes)
+                     : EncodeRowWith<false>(values, scale, inverse, dim, zero, codes);
 }
 
 }  // namespace tiny_knn::HWY_NAMESPACE
@@ -87,31 +120,41 @@ namespace tiny_knn {
 namespace {
 
 // Queries whose sums with a panel stay in registers.
-constexpr int kGroup = 6;
+constexpr int64_t kGroup = 6;
 
-// [queries of the group][kPanelDocs] sums of products, query by query.
-using Sums = int32_t[kGroup * kPanelDocs];
-
-void MultiplyPortably(const CodedQuery* queries, int64_t num_queries, const uint8_t* panel,
-                      int64_t steps, int32_t* sums) {
-  for (int64_t i = 0; i < num_queries; ++i) {
-    int32_t* const row = sums + i * kPanelDocs;
-    std::fill(row, row + kPanelDocs, queries[i].offset);
-    for (int64_t step = 0; step < steps; ++step) {
-      const int8_t* const query = queries[i].codes + 4 * step;
-      const uint8_t* const docs = panel + step * kPanelDocs * 4;
-      for (int64_t doc = 0; doc < kPanelDocs; ++doc) {
-        for (int64_t j = 0; j < 4; ++j) row[doc] += int{query[j]} * int{docs[4 * doc + j]};
+// Adds the products of a row of a query's digits and a panel's to sums, [kPanelDocs].
+void AddProductsPortably(const int8_t* query, const uint8_t* panel, int64_t steps, int32_t* sums) {
+  for (int64_t first = 0; first < kPanelDocs; first += kLaneDocs, sums += kLaneDocs) {
+    for (int64_t step = 0; step < steps; ++step, panel += kStepBytes) {
+      for (int64_t doc = 0; doc < kLaneDocs; ++doc) {
+        for (int64_t j = 0; j < 4; ++j) {
+          sums[doc] += int{query[4 * step + j]} * int{panel[4 * doc + j]};
+        }
       }
     }
   }
 }
 
-void StoreScoresPortably(const CodedQuery& query, const int32_t* sums, const float* doc_scales,
-                         int64_t num_docs, float* scores) {
+// `num_docs` of a panel and one query.
+void ScorePanelPortably(const CodedQuery& query, const uint8_t* panel, const float* doc_scales,
+                        int64_t num_docs, int digits, int64_t dim, float* scores) {
+  const int64_t steps = CodeSteps(dim);
+  int32_t high[kPanelDocs];
+  std::fill(high, high + kPanelDocs, query.offset);
+  AddProductsPortably(query.codes, panel, steps, high);
+  float products[kPanelDocs];
+  std::copy(high, high + kPanelDocs, products);
+  if (digits == 2) {
+    int32_t low[kPanelDocs];
+    std::fill(low, low + kPanelDocs, query.low_offset);
+    AddProductsPortably(query.codes, panel + DigitBytes(dim), steps, low);
+    AddProductsPortably(query.codes + QueryDigitBytes(dim), panel, steps, low);
+    for (int64_t doc = 0; doc < kPanelDocs; ++doc) {
+      products[doc] = std::fma(static_cast<float>(low[doc]), kLowDigit, products[doc]);
+    }
+  }
   for (int64_t doc = 0; doc < num_docs; ++doc) {
-    scores[doc] =
-        std::fma(query.scale * doc_scales[doc], static_cast<float>(sums[doc]), query.centre_dot);
+    scores[doc] = std::fma(query.scale * doc_scales[doc], products[doc], query.centre_dot);
   }
 }
 
@@ -136,11 +179,12 @@ TINY_KNN_VNNI void ScorePanel(const CodedQuery* queries, const uint8_t* panel,
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) sums[i][v] = _mm512_set1_epi32(queries[i].offset);
   }
-  for (int64_t step = 0; step < steps; ++step, panel += kPanelDocs * 4) {
+  const int64_t lane_bytes = steps * kStepBytes;
+  for (int64_t step = 0; step < steps; ++step, panel += kStepBytes) {
     const __m512i docs0 = _mm512_load_si512(panel);
-    const __m512i docs1 = _mm512_load_si512(panel + 64);
-    const __m512i docs2 = _mm512_load_si512(panel + 128);
-    const __m512i docs3 = _mm512_load_si512(panel + 192);
+    const __m512i docs1 = _mm512_load_si512(panel + lane_bytes);
+    const __m512i docs2 = _mm512_load_si512(panel + 2 * lane_bytes);
+    const __m512i docs3 = _mm512_load_si512(panel + 3 * lane_bytes);
 #pragma GCC unroll 6
     for (int i = 0; i < kQueries; ++i) {
       int32_t four;
@@ -184,39 +228,54 @@ float CentreRow(const float* values, const float* centre, int64_t dim, float* ou
   return HWY_DYNAMIC_DISPATCH(CentreRowImpl)(values, centre, dim, out);
 }
 
-CodedRow EncodeRow(const float* values, float scale, float inverse, int64_t dim, uint8_t* codes) {
-  return HWY_DYNAMIC_DISPATCH(EncodeRowImpl)(values, scale, inverse, dim, codes);
+CodedRow EncodeRow(const float* values, float scale, float inverse, int64_t dim, int digits,
+                   uint8_t* codes) {
+  return HWY_DYNAMIC_DISPATCH(EncodeRowImpl)
+  (values, scale, inverse, dim, digits, StoredZero(), reinterpret_cast<int8_t*>(codes));
 }
 
-void PutInPanel(const uint8_t* codes, int64_t dim, int64_t doc, uint8_t* panel) {
-  uint8_t* out = panel + 4 * doc;
-  int64_t j = 0;
-  for (; j + 4 <= dim; j += 4, out += kPanelDocs * 4) std::memcpy(out, codes + j, 4);
-  if (j == dim) return;
-  for (int64_t i = 0; i < 4; ++i) out[i] = j + i < dim ? codes[j + i] : kZeroCode;
+void FillQueryDigits(int64_t dim, int8_t* codes) {
+  const int64_t bytes = 4 * CodeSteps(dim);
+  const int64_t whole = bytes / kQueryCodeLine * kQueryCodeLine;
+  std::fill(codes + dim, codes + QueryDigitBytes(dim), int8_t{0});
+  if (whole == bytes || whole == 0) return;
+  int8_t* const tail = codes + whole + kQueryCodeLine;
+  std::copy(codes + whole, codes + bytes, tail + kQueryCodeLine - (bytes - whole));
 }
 
-void ScoreCodes(const CodedQuery* queries, int64_t num_queries, const uint8_t* panels,
-                const float* doc_scales, int64_t num_docs, int64_t dim, float* scores,
-                int64_t stride) {
-  const int64_t steps = CodeSteps(dim);
-  const bool fast = HasInt8DotProducts();
-  for (int64_t doc = 0; doc < num_docs; doc += kPanelDocs, panels += PanelBytes(dim)) {
-    const int64_t docs = std::min(kPanelDocs, num_docs - doc);
+void PutInPanel(const uint8_t* codes, int64_t dim, int digits, int64_t doc, uint8_t* panel) {
+  for (int digit = 0; digit < digits; ++digit, codes += dim, panel += DigitBytes(dim)) {
+    uint8_t* out = panel + doc / kLaneDocs * LaneBytes(dim) + doc % kLaneDocs * 4;
+    int64_t j = 0;
+    for (; j + 4 <= dim; j += 4, out += kStepBytes) std::memcpy(out, codes + j, 4);
+    if (j == dim) continue;
+    for (int64_t i = 0; i < 4; ++i) out[i] = j + i < dim ? codes[j + i] : StoredZero();
+  }
+}
+
+void ScoreCodes(const CodedQuery* queries, int64_t num_queries, const CodedDocs& docs, int64_t dim,
+                const TileBounds& bounds, const TileScores& out) {
+#if defined(__x86_64__)
+  if (HasInt8Tiles()) return ScoreCodesByTiles(queries, num_queries, docs, dim, bounds, out);
+  const bool fast = HasInt8DotProducts() && docs.digits == 1;
+#endif
+  std::fill(out.groups, out.groups + num_queries, AllGroups(docs.count));
+  for (int64_t doc = 0; doc < docs.count; doc += kPanelDocs) {
+    const uint8_t* const panel = docs.panels + doc / kPanelDocs * PanelBytes(dim, docs.digits);
+    const int64_t count = std::min(kPanelDocs, docs.count - doc);
     for (int64_t query = 0; query < num_queries; query += kGroup) {
-      const int64_t group = std::min<int64_t>(kGroup, num_queries - query);
-      float* const out = scores + query * stride + doc;
+      const int64_t group = std::min(kGroup, num_queries - query);
+      float* const scores = out.scores + query * out.stride + doc;
 #if defined(__x86_64__)
       if (fast) {
-        kScorePanel[group - 1](queries + query, panels, doc_scales + doc, docs, steps, out, stride);
+        kScorePanel[group - 1](queries + query, panel, docs.scales + doc, count, CodeSteps(dim),
+                               scores, out.stride);
         continue;
       }
 #endif
-      Sums sums;
-      MultiplyPortably(queries + query, group, panels, steps, sums);
       for (int64_t i = 0; i < group; ++i) {
-        StoreScoresPortably(queries[query + i], sums + i * kPanelDocs, doc_scales + doc, docs,
-                            out + i * stride);
+        ScorePanelPortably(queries[query + i], panel, docs.scales + doc, count, docs.digits, dim,
+                           scores + i * out.stride);
       }
     }
   }

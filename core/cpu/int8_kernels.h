@@ -2,26 +2,41 @@
 // HasInt8DotProducts (core/search/isa.h) they give the same numbers, slower than float32
 // arithmetic.
 //
-// Codes of docs lie in panels of kPanelDocs docs, [steps][kPanelDocs][4] bytes, steps =
-// CodeSteps(dim): four dims of one doc side by side, as a dot product instruction for 8-bit
-// integers takes them. They are stored as code + 128, unsigned. Codes of queries lie in rows of 4 *
-// steps signed bytes. What fills up the last step is a code of 0 on both sides.
+// A row's code has one digit or two, of eight bits: code = high + low / 256. Codes of docs lie in
+// panels of kPanelDocs docs, for each digit [kPanelDocs / kLaneDocs][steps][kLaneDocs][4] bytes,
+// steps = CodeSteps(dim): four dims of one doc side by side, as a dot product instruction for 8-bit
+// integers takes them.
+// Where tiles multiply them (HasInt8Tiles) they are stored as they are, else as digit + 128, unsigned:
+// StoredZero. Codes of queries lie in rows of signed bytes. What fills
+// up the last step is a digit of 0 on both sides.
 #pragma once
 
 #include <cstdint>
 
+#include "core/cpu/screen_kernels.h"
+#include "core/search/isa.h"
+
 namespace tiny_knn {
 
 inline constexpr int64_t kPanelDocs = 64;
-inline constexpr int kGreatestCode = 127;
-inline constexpr uint8_t kZeroCode = 128;  // a doc's code of 0 as it is stored
+inline constexpr int64_t kLaneDocs = 16;      // of a vector
+inline constexpr int64_t kStepBytes = 4 * kLaneDocs;
+inline constexpr int kGreatestCode = 127;   // of one digit
+inline constexpr float kLowDigit = 0x1p-8F;  // what a low digit counts
+
+// A doc's digit of 0 as it is stored, and what any digit as a byte is xored with.
+inline uint8_t StoredZero() { return HasInt8Tiles() ? 0 : 0x80; }
 
 // Groups of four dims.
 inline int64_t CodeSteps(int64_t dim) { return (dim + 3) / 4; }
-inline int64_t PanelBytes(int64_t dim) { return CodeSteps(dim) * kPanelDocs * 4; }
+// Of one digit.
+inline int64_t DigitBytes(int64_t dim) { return CodeSteps(dim) * kPanelDocs * 4; }
+// From the codes of a doc to those of the one kLaneDocs on in its panel.
+inline int64_t LaneBytes(int64_t dim) { return CodeSteps(dim) * kStepBytes; }
+inline int64_t PanelBytes(int64_t dim, int digits) { return digits * DigitBytes(dim); }
 // Of the panels that hold so many docs.
-inline int64_t CodeBytes(int64_t docs, int64_t dim) {
-  return (docs + kPanelDocs - 1) / kPanelDocs * PanelBytes(dim);
+inline int64_t CodeBytes(int64_t docs, int64_t dim, int digits) {
+  return (docs + kPanelDocs - 1) / kPanelDocs * PanelBytes(dim, digits);
 }
 
 // out[j] = values[j] - centre[j] in float32, and the greatest magnitude among them (NaN and
@@ -29,30 +44,57 @@ inline int64_t CodeBytes(int64_t docs, int64_t dim) {
 float CentreRow(const float* values, const float* centre, int64_t dim, float* out);
 
 struct CodedRow {
-  int64_t squared_codes = 0;   // sum of code^2
+  int64_t squared_high = 0;    // sum of high^2
+  int64_t squared_low = 0;     // sum of low^2; 0 of codes with one digit
   float squared_residual = 0;  // sum of (value - scale * code)^2, in float32 arithmetic
 };
-// codes[j] ~ values[j] / scale, at most kGreatestCode in magnitude, stored as code + 128. `inverse`
-// is about 1 / scale: which codes come out is no matter of correctness, what is returned is of
-// those.
-CodedRow EncodeRow(const float* values, float scale, float inverse, int64_t dim, uint8_t* codes);
+// values[j] ~ scale * code, digits of at most kGreatestCode in magnitude, stored as
+// codes[digit * dim + j]. `inverse` is about 1 / scale: which codes come out is no matter of
+// correctness, what is returned is of those.
+CodedRow EncodeRow(const float* values, float scale, float inverse, int64_t dim, int digits,
+                   uint8_t* codes);
 
-// Codes [dim] of the panel's doc `doc` to where they belong. The last step is filled up.
-void PutInPanel(const uint8_t* codes, int64_t dim, int64_t doc, uint8_t* panel);
+// Bytes of a query's digits: those, and zeros up to a multiple of kQueryCodeLine; then, where zeros
+// were added to rows longer than that, the row's last kQueryCodeLine bytes once more, with zeros
+// for what is in whole lines before; an odd number of lines in all, so that rows spread over a
+// cache.
+inline constexpr int64_t kQueryCodeLine = 64;
+inline int64_t QueryDigitBytes(int64_t dim) {
+  const int64_t bytes = 4 * CodeSteps(dim);
+  const int64_t lines = (bytes + kQueryCodeLine - 1) / kQueryCodeLine;
+  const bool has_tail = bytes % kQueryCodeLine != 0 && lines > 1;
+  return ((lines + (has_tail ? 1 : 0)) | 1) * kQueryCodeLine;
+}
+inline int64_t QueryCodeBytes(int64_t dim, int digits) { return digits * QueryDigitBytes(dim); }
+// What follows the first `dim` bytes of a query's digits, which are there.
+void FillQueryDigits(int64_t dim, int8_t* codes);
+
+// Codes [digits, dim] of the panel's doc `doc` to where they belong. The last step is filled up.
+void PutInPanel(const uint8_t* codes, int64_t dim, int digits, int64_t doc, uint8_t* panel);
 
 // A query as the products take it.
 struct CodedQuery {
-  const int8_t* codes = nullptr;  // [4 * steps]
-  int32_t offset = 0;             // -128 * the sum of its codes
+  const int8_t* codes = nullptr;  // [digits, QueryDigitBytes]
+  int32_t offset = 0;             // of docs stored unsigned: -128 * the sum of its high digits
+  int32_t low_offset = 0;         // the same: -128 * the sum of all its digits
   float scale = 0;
   float centre_dot = 0;  // what the score of a doc at the centre is
 };
 
-// scores[i * stride + d] = queries[i].centre_dot + (queries[i].scale * doc_scales[d]) * (sum of
-// products of codes), for d in [0, num_docs): each operation rounded once, the last two fused. Docs
-// [0, num_docs) begin at a panel.
-void ScoreCodes(const CodedQuery* queries, int64_t num_queries, const uint8_t* panels,
-                const float* doc_scales, int64_t num_docs, int64_t dim, float* scores,
-                int64_t stride);
+// Docs as the products take them.
+struct CodedDocs {
+  const uint8_t* panels = nullptr;
+  const float* scales = nullptr;
+  int64_t count = 0;
+  int digits = 1;
+};
+
+// row i of scores, d: queries[i].centre_dot + (queries[i].scale * docs.scales[d]) * products, each
+// operation rounded once, the last two fused. `products` is the exact sum of products of high
+// digits, as a float; with two digits, to which kLowDigit times that of a high and a low one is
+// added, fused: products of low digits are left out. Docs begin at a panel; the queries' codes lie
+// QueryCodeBytes apart, in their order. Scores of a group without a survivor need not be written.
+void ScoreCodes(const CodedQuery* queries, int64_t num_queries, const CodedDocs& docs, int64_t dim,
+                const TileBounds& bounds, const TileScores& scores);
 
 }  // namespace tiny_knn

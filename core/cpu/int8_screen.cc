@@ -32,29 +32,54 @@ constexpr int64_t kRowsAhead = 3;
 constexpr double kLeastNorm = 0x1p-60;
 constexpr double kGreatestNorm = 0x1p60;
 
+// The digit that is nearest to `residual` in units of `scale`, which is taken off it.
+int8_t TakeDigit(double scale, double& residual) {
+  constexpr double kLimit = kGreatestCode;
+  const double digit = std::min(std::max(std::nearbyint(residual / scale), -kLimit), kLimit);
+  residual -= scale * digit;
+  return static_cast<int8_t>(digit);
+}
+
 bool IsCodableScale(float scale) { return scale >= kLeastScale && scale <= kGreatestScale; }
 
 }  // namespace
 
-Int8Screen::Int8Screen(const SearchParams& params, int64_t dim, int64_t max_block)
+Int8Screen::Int8Screen(const SearchParams& params, int64_t dim, int64_t max_block, int digits)
     : params_(params),
       dim_(dim),
-      code_stride_(4 * CodeSteps(dim)),
+      digits_(digits),
+      code_stride_(QueryCodeBytes(dim, digits)),
       units_(params, dim, max_block),
       centre_(static_cast<size_t>(dim)),
       max_block_(max_block) {}
 
 void Int8Screen::SetQueries(std::span<const PreparedQuery<float>> queries) {
   units_.SetQueries(queries);
-  const size_t count = queries.size();
+  query_norms_.assign(queries.size(), 0);
+  for (size_t i = 0; i < queries.size(); ++i) {
+    query_norms_[i] = params_.metric == Metric::kCosine ? 1 + 0x1p-20 : queries[i].norm;
+  }
+  CodeQueries();
+}
+
+void Int8Screen::CodeQueries() {
+  const size_t count = query_norms_.size();
+  code_stride_ = QueryCodeBytes(dim_, digits_);
   query_codes_.assign(count * static_cast<size_t>(code_stride_), 0);
   queries_.assign(count, {});
   query_bounds_.assign(count, {});
-  query_norms_.assign(count, 0);
-  for (size_t i = 0; i < count; ++i) {
-    query_norms_[i] = params_.metric == Metric::kCosine ? 1 + 0x1p-20 : queries[i].norm;
-    CodeQuery(static_cast<int64_t>(i));
-  }
+  for (size_t i = 0; i < count; ++i) CodeQuery(static_cast<int64_t>(i));
+}
+
+bool Int8Screen::AddDigit(int64_t max_block) {
+  if (digits_ == 2) return false;
+  digits_ = 2;
+  was_refined_ = true;
+  max_block_ = max_block;
+  block_panels_ = {};  // its memory first
+  CodeQueries();
+  SetCentre();
+  return true;
 }
 
 // The scale, the codes and what they leave.
@@ -74,24 +99,38 @@ void Int8Screen::CodeQuery(int64_t query) {
                         });
   const float scale = integral ? 1 : greatest / kGreatestCode;
   double squared_residual = 0;
-  int32_t sum = 0;
+  double squared_low = 0;
+  int32_t high_sum = 0;
+  int32_t low_sum = 0;
   if (greatest > 0 && !IsCodableScale(scale)) {
     bounds.error_factor = kFloatInfinity;
     return;
   }
+  int8_t* const low_codes = codes + QueryDigitBytes(dim_);
   for (int64_t j = 0; j < dim_ && greatest > 0; ++j) {
-    const float wanted = std::nearbyint(row[j] / scale);
-    const float limit = kGreatestCode;
-    const float code = std::min(std::max(wanted, -limit), limit);
-    const double residual =
-        static_cast<double>(row[j]) - static_cast<double>(scale) * static_cast<double>(code);
+    double residual = static_cast<double>(row[j]);
+    codes[j] = TakeDigit(static_cast<double>(scale), residual);
+    high_sum += codes[j];
+    if (digits_ == 2) {
+      low_codes[j] = TakeDigit(static_cast<double>(scale * kLowDigit), residual);
+      low_sum += low_codes[j];
+      squared_low += static_cast<double>(low_codes[j] * low_codes[j]);
+    }
     squared_residual += residual * residual;
-    codes[j] = static_cast<int8_t>(code);
-    sum += codes[j];
+  }
+  for (int digit = 0; digit < digits_; ++digit) {
+    FillQueryDigits(dim_, codes + digit * QueryDigitBytes(dim_));
   }
   coded.scale = scale;
-  coded.offset = -int32_t{kZeroCode} * sum;
-  bounds.error_factor = RoundUp(NormUpperBound(squared_residual, dim_) * (1 + 0x1p-20));
+  coded.offset = -128 * high_sum;
+  coded.low_offset = -128 * (high_sum + low_sum);
+  // Products of low digits, which are left out, are bounded by this and by what CodeDoc adds to the
+  // norm that it is multiplied by.
+  const double low_norm =
+      static_cast<double>(scale * kLowDigit) * std::sqrt(squared_low) * (1 + 0x1p-50);
+  const double left = std::max(NormUpperBound(squared_residual, dim_),
+                               low_norm * static_cast<double>(kLowDigit));
+  bounds.error_factor = RoundUp(left * (1 + 0x1p-20));
   bounds.residual_factor = RoundUp(query_norms_[i] * (1 + 0x1p-20));
 }
 
@@ -148,7 +187,7 @@ void Int8Screen::SetCentre() {
 void Int8Screen::SetBlock(const MatrixView& rows, const KeptDocs& kept) {
   block_ = rows;
   if (kept.codes != nullptr) return SetPreparedBlock(kept);
-  block_panels_.resize(static_cast<size_t>(CodeBytes(max_block_, dim_)));
+  block_panels_.resize(static_cast<size_t>(CodeBytes(max_block_, dim_, digits_)));
   block_scales_.resize(static_cast<size_t>(max_block_));
   panels_ = block_panels_.data();
   scales_ = block_scales_.data();
@@ -166,9 +205,10 @@ bool Int8Screen::HasIntegralRows(DType docs) const {
 void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int64_t bound_index,
                          DocBoundArrays& bounds) {
   const size_t at = static_cast<size_t>(bound_index);
-  uint8_t* const panel = panels_ + doc / kPanelDocs * PanelBytes(dim_);
+  uint8_t* const panel = panels_ + doc / kPanelDocs * PanelBytes(dim_, digits_);
   float scale = 0;
   double coded_norm = 0;
+  double low_norm = 0;  // of what low digits stand for
   double residual = 0;
   bool coded = std::isfinite(bounds.upper_offset[at]);
   if (coded) {
@@ -177,13 +217,16 @@ void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int
     scale =
         HasIntegralRows(block_.dtype) && greatest <= kGreatestCode ? 1.F : greatest / kGreatestCode;
     if (greatest == 0) {
-      std::fill(scratch.codes.begin(), scratch.codes.end(), kZeroCode);
+      std::fill(scratch.codes.begin(), scratch.codes.end(), StoredZero());
     } else if (IsCodableScale(scale)) {
       const CodedRow coded_row =
-          EncodeRow(scratch.centred.data(), scale, 1 / scale, dim_, scratch.codes.data());
+          EncodeRow(scratch.centred.data(), scale, 1 / scale, dim_, digits_, scratch.codes.data());
       const double n = static_cast<double>(dim_);
+      low_norm = static_cast<double>(scale * kLowDigit) *
+                 std::sqrt(static_cast<double>(coded_row.squared_low)) * (1 + 0x1p-50);
       coded_norm = static_cast<double>(scale) *
-                   std::sqrt(static_cast<double>(coded_row.squared_codes)) * (1 + 0x1p-50);
+                       std::sqrt(static_cast<double>(coded_row.squared_high)) * (1 + 0x1p-50) +
+                   low_norm;
       // The sum's own rounding, squares too small for float32, and the rounding of each residual.
       const double squared = static_cast<double>(coded_row.squared_residual);
       residual = std::sqrt(squared) * (1 + (n + 8) * kUnit) +
@@ -194,7 +237,7 @@ void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int
     }
   }
   if (!coded) {
-    std::fill(scratch.codes.begin(), scratch.codes.end(), kZeroCode);
+    std::fill(scratch.codes.begin(), scratch.codes.end(), StoredZero());
     scale = 0;
     residual = std::numeric_limits<double>::infinity();  // kept, and refined
   }
@@ -203,10 +246,12 @@ void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int
     residual += kUnitRowSlack + static_cast<double>(dim_) * 0x1p-50;
   }
   residual += 0x1p-100;
-  bounds.coded_norm[at] = RoundUp(coded_norm);
+  // With the query's error factor: what its digits leave times this row's, and its low digits times
+  // this row's low ones.
+  bounds.coded_norm[at] = RoundUp(coded_norm + low_norm / static_cast<double>(kLowDigit));
   bounds.residual[at] = RoundUp(residual);
   scales_[doc] = scale;
-  PutInPanel(scratch.codes.data(), dim_, doc % kPanelDocs, panel);
+  PutInPanel(scratch.codes.data(), dim_, digits_, doc % kPanelDocs, panel);
 }
 
 absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
@@ -214,7 +259,7 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
   DocScratch scratch;
   scratch.row.resize(static_cast<size_t>(dim_));
   scratch.centred.resize(static_cast<size_t>(dim_));
-  scratch.codes.resize(static_cast<size_t>(dim_));
+  scratch.codes.resize(static_cast<size_t>(digits_ * dim_));
   const bool in_place = AreWorkingRows<float>(block_, params_.compute_dtype);
   const int64_t row_bytes = dim_ * ItemSize(block_.dtype);
   for (int64_t doc = docs.begin; doc < docs.end; ++doc) {
@@ -249,11 +294,11 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
   return absl::OkStatus();
 }
 
-void Int8Screen::ScoreTile(IndexRange queries, IndexRange docs, float* scores,
-                           int64_t stride) const {
-  ScoreCodes(queries_.data() + queries.begin, queries.size(),
-             panels_ + docs.begin / kPanelDocs * PanelBytes(dim_), scales_ + docs.begin,
-             docs.size(), dim_, scores, stride);
+void Int8Screen::ScoreTile(IndexRange queries, IndexRange docs, const TileBounds& bounds,
+                           const TileScores& scores) const {
+  const CodedDocs coded{panels_ + docs.begin / kPanelDocs * PanelBytes(dim_, digits_),
+                        scales_ + docs.begin, docs.size(), digits_};
+  ScoreCodes(queries_.data() + queries.begin, queries.size(), coded, dim_, bounds, scores);
 }
 
 void Int8Screen::RefineScores(int64_t query, std::span<const int32_t> docs,
@@ -301,7 +346,7 @@ QueryBounds Int8Screen::InitialBounds(int64_t query) const {
 }
 
 float Int8Screen::CandidateErrorFactor(int64_t query) const {
-  return units_.CandidateErrorFactor(query);
+  return digits_ == 1 || was_refined_ ? units_.CandidateErrorFactor(query) : 0;
 }
 
 float Int8Screen::ThresholdFor(int64_t query, float score) const {

@@ -28,8 +28,8 @@ inline constexpr int64_t kMostInt8Dim = 65536;
 // follows from which score, is the float32 screen's.
 class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
  public:
-  // Holds codes of up to `max_block` docs. REQUIRES: dim <= kMostInt8Dim.
-  Int8Screen(const SearchParams& params, int64_t dim, int64_t max_block);
+  // Holds codes of up to `max_block` docs, with one or two digits. REQUIRES: dim <= kMostInt8Dim.
+  Int8Screen(const SearchParams& params, int64_t dim, int64_t max_block, int digits);
 
   void SetQueries(std::span<const PreparedQuery<float>> queries) override;
   void StartChunk(const MatrixView& sample, const KeptDocs& kept) override;
@@ -39,10 +39,13 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
   void SetPreparedBlock(const KeptDocs& kept) override;
   absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                            DocBoundArrays& bounds, PrepareCounts& counts) override;
-  void ScoreTile(IndexRange queries, IndexRange docs, float* scores, int64_t stride) const override;
+  void ScoreTile(IndexRange queries, IndexRange docs, const TileBounds& bounds,
+                 const TileScores& scores) const override;
   QueryBounds InitialBounds(int64_t query) const override;
-  const CandidateRefiner<float>* refiner() const override { return this; }
+  bool AddDigit(int64_t max_block) override;
+  const CandidateRefiner<float>* refiner() const override { return digits_ == 1 ? this : nullptr; }
   float CandidateErrorFactor(int64_t query) const override;
+  bool candidates_are_coded() const override { return digits_ == 2; }
   float ThresholdFor(int64_t query, float score) const override;
   float CertainScore(int64_t query, float lower) const override;
 
@@ -50,8 +53,9 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
   struct DocScratch {
     std::vector<float> row;      // where converted, or made of unit length for cosine
     std::vector<float> centred;  // less the centre
-    std::vector<uint8_t> codes;
+    std::vector<uint8_t> codes;    // [digits_, dim]
   };
+  void CodeQueries();
   void CodeQuery(int64_t query);
   // Whether rows of docs of that dtype are integers as the metric wants them.
   bool HasIntegralRows(DType docs) const;
@@ -66,7 +70,9 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
 
   const SearchParams params_;
   const int64_t dim_;
-  const int64_t code_stride_;  // of queries
+  int digits_;
+  bool was_refined_ = false;  // by one digit, before there was another
+  int64_t code_stride_;  // of queries
   Float32Screen<float> units_;
   AlignedVector<int8_t> query_codes_;  // [num_queries, code_stride_]
   std::vector<CodedQuery> queries_;
@@ -78,7 +84,7 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
   uint8_t* panels_ = nullptr;  // of the block
   float* scales_ = nullptr;    // [docs of the block]
   // Where nobody else keeps them.
-  const int64_t max_block_;
+  int64_t max_block_;
   AlignedVector<uint8_t> block_panels_;
   std::vector<float> block_scales_;
 };

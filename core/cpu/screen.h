@@ -10,9 +10,10 @@
 // up to an absolute term that ThresholdFor and CertainScore add. docs/exactness.md derives the
 // numbers; core/cpu/screen_kernels.h evaluates them. Each arithmetic is a subclass.
 //
-// What survives is a candidate, whose bounds are those of float32 arithmetic,
+// What survives is a candidate, with the same bounds. A screen that is less exact has a
+// CandidateRefiner: its survivors are screened again, and candidates have the bounds of float32
+// arithmetic,
 //   E = CandidateErrorFactor * norm
-// A screen that is less exact has a CandidateRefiner, and its survivors are screened again.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,7 @@ struct DocBoundArrays {
       : norm(static_cast<size_t>(capacity)),
         upper_offset(static_cast<size_t>(capacity)),
         lower_offset(static_cast<size_t>(capacity)) {
-    if (screen != ScreenKind::kInt8Codes) return;
+    if (!HasCodes(screen)) return;
     coded_norm.resize(static_cast<size_t>(capacity));
     residual.resize(static_cast<size_t>(capacity));
     if (metric == Metric::kCosine) inverse_norm.resize(static_cast<size_t>(capacity));
@@ -51,12 +52,12 @@ struct DocBoundArrays {
             lower_offset.data() + doc, residual.empty() ? nullptr : residual.data() + doc};
   }
 
-  // The same for candidates.
+  // The same for candidates of float32 arithmetic.
   DocBounds CandidatesAt(int64_t doc) const {
     return {norm.data() + doc, upper_offset.data() + doc, lower_offset.data() + doc};
   }
 
-  // E of what the screen compares.
+  // E of what At is for.
   double ErrorOf(int64_t doc, const QueryBounds& query) const {
     const DocBounds at = At(doc);
     const double error = static_cast<double>(query.error_factor) * static_cast<double>(*at.norm);
@@ -155,19 +156,27 @@ class Screen {
   virtual absl::Status PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                                    DocBoundArrays& bounds, PrepareCounts& counts) = 0;
 
-  // scores[i * stride + j] ~ query queries.begin + i, doc docs.begin + j of the block. docs.begin
-  // is a multiple of kTileDocs. Any thread.
-  virtual void ScoreTile(IndexRange queries, IndexRange docs, float* scores,
-                         int64_t stride) const = 0;
+  // Row i of scores, j ~ query queries.begin + i, doc docs.begin + j of the block, as far as they
+  // may survive the bounds: of those queries, and of docs from docs.begin on. docs.begin is a
+  // multiple of kTileDocs, docs.size() at most kMostTileDocs. Any thread.
+  virtual void ScoreTile(IndexRange queries, IndexRange docs, const TileBounds& bounds,
+                         const TileScores& scores) const = 0;
 
   // With a threshold of -inf. Any thread.
   virtual QueryBounds InitialBounds(int64_t query) const = 0;
 
+  // Goes on with a screen of the same kind that needs no refiner: from the next block on, which has
+  // at most `max_block` docs. False where there is none. What it changes is in InitialBounds.
+  virtual bool AddDigit(int64_t /*max_block*/) { return false; }
+
   // Null where what is compared is as exact as candidates want it.
   virtual const CandidateRefiner<T>* refiner() const { return nullptr; }
 
+  // The error factor of candidates with the bounds of float32 arithmetic. 0 where there are none.
   // Any thread.
   virtual float CandidateErrorFactor(int64_t query) const = 0;
+  // Whether candidates, but for those of before AddDigit, have the bounds that At gives.
+  virtual bool candidates_are_coded() const { return false; }
 
   // The threshold in G below which no upper bound can belong to a doc whose score ranks at or above
   // `score`, a correctly rounded score; ties are kept. -inf when nothing may be dropped. Any

@@ -78,12 +78,13 @@ HWY_INLINE bool KeepOne(float score, int64_t j, const QueryBounds& query, const 
 }
 
 template <bool kResidual>
-FilterResult FilterScoresWith(const float* scores, int64_t n, const QueryBounds& query,
+FilterResult FilterScoresWith(const ScoreRow& scored, int64_t first, const QueryBounds& query,
                               const DocBounds& docs, int32_t first_doc, float* HWY_RESTRICT lower,
                               int32_t* HWY_RESTRICT doc, int64_t room) {
   const Floats tag;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(tag));
-  const Row row{scores,
+  const int64_t n = scored.count;
+  const Row row{scored.scores,
                 docs.norm,
                 docs.upper_offset,
                 docs.lower_offset,
@@ -93,27 +94,48 @@ FilterResult FilterScoresWith(const float* scores, int64_t n, const QueryBounds&
                 hn::Set(tag, query.residual_factor),
                 hn::Iota(Ints(), first_doc)};
   int64_t kept = 0;
-  int64_t j = 0;
-  // Four vectors at a time: nearly always none survives, and one branch says so.
-  for (; j + 4 * lanes <= n && kept + 4 * lanes <= room; j += 4 * lanes) {
-    const FloatMask mask0 = Survives<kResidual>(row, j);
-    const FloatMask mask1 = Survives<kResidual>(row, j + lanes);
-    const FloatMask mask2 = Survives<kResidual>(row, j + 2 * lanes);
-    const FloatMask mask3 = Survives<kResidual>(row, j + 3 * lanes);
-    if (HWY_LIKELY(hn::AllFalse(tag, hn::Or(hn::Or(mask0, mask1), hn::Or(mask2, mask3))))) continue;
-    kept += static_cast<int64_t>(Keep<kResidual>(row, j, mask0, lower + kept, doc + kept));
-    kept += static_cast<int64_t>(Keep<kResidual>(row, j + lanes, mask1, lower + kept, doc + kept));
-    kept +=
-        static_cast<int64_t>(Keep<kResidual>(row, j + 2 * lanes, mask2, lower + kept, doc + kept));
-    kept +=
-        static_cast<int64_t>(Keep<kResidual>(row, j + 3 * lanes, mask3, lower + kept, doc + kept));
+  const auto keep = [&](int64_t j, FloatMask mask) HWY_ATTR {
+    kept += static_cast<int64_t>(Keep<kResidual>(row, j, mask, lower + kept, doc + kept));
+  };
+  int64_t j = first;
+  while (j < n) {
+    if (j % kGroupDocs == 0) {
+      const uint64_t left = scored.groups >> (j / kGroupDocs);
+      if (left == 0) return {n, kept};
+      j += __builtin_ctzll(left) * kGroupDocs;
+      // Four vectors at a time: often none survives, and one branch says so.
+      for (; j + 4 * lanes <= n && kept + 4 * lanes <= room &&
+             (scored.groups >> (j / kGroupDocs) & 0xF) == 0xF;
+           j += 4 * lanes) {
+        const FloatMask mask0 = Survives<kResidual>(row, j);
+        const FloatMask mask1 = Survives<kResidual>(row, j + lanes);
+        const FloatMask mask2 = Survives<kResidual>(row, j + 2 * lanes);
+        const FloatMask mask3 = Survives<kResidual>(row, j + 3 * lanes);
+        if (HWY_LIKELY(hn::AllFalse(tag, hn::Or(hn::Or(mask0, mask1), hn::Or(mask2, mask3))))) {
+          continue;
+        }
+        keep(j, mask0);
+        keep(j + lanes, mask1);
+        keep(j + 2 * lanes, mask2);
+        keep(j + 3 * lanes, mask3);
+      }
+      if (j >= n || j % kGroupDocs != 0) continue;
+      if ((scored.groups >> (j / kGroupDocs) & 1) == 0) continue;
+      if (j + kGroupDocs <= n && kept + kGroupDocs <= room && lanes <= kGroupDocs) {
+        for (const int64_t end = j + kGroupDocs; j < end; j += lanes) {
+          keep(j, Survives<kResidual>(row, j));
+        }
+        continue;
+      }
+    }
+    if (kept == room) return {j, kept};
+    if (KeepOne<kResidual>(row.scores[j], j, query, docs, lower + kept)) {
+      doc[kept] = first_doc + static_cast<int32_t>(j);
+      ++kept;
+    }
+    ++j;
   }
-  for (; j < n && kept < room; ++j) {
-    if (!KeepOne<kResidual>(scores[j], j, query, docs, lower + kept)) continue;
-    doc[kept] = first_doc + static_cast<int32_t>(j);
-    ++kept;
-  }
-  return {j, kept};
+  return {n, kept};
 }
 
 int64_t FilterScoresOfImpl(const int32_t* docs, const float* scores, int64_t count,
@@ -149,12 +171,12 @@ int64_t FilterScoresOfImpl(const int32_t* docs, const float* scores, int64_t cou
   return kept;
 }
 
-FilterResult FilterScoresImpl(const float* scores, int64_t n, const QueryBounds& query,
+FilterResult FilterScoresImpl(const ScoreRow& row, int64_t first, const QueryBounds& query,
                               const DocBounds& docs, int32_t first_doc, float* lower, int32_t* doc,
                               int64_t room) {
   return docs.residual == nullptr
-             ? FilterScoresWith<false>(scores, n, query, docs, first_doc, lower, doc, room)
-             : FilterScoresWith<true>(scores, n, query, docs, first_doc, lower, doc, room);
+             ? FilterScoresWith<false>(row, first, query, docs, first_doc, lower, doc, room)
+             : FilterScoresWith<true>(row, first, query, docs, first_doc, lower, doc, room);
 }
 
 }  // namespace tiny_knn::HWY_NAMESPACE
@@ -166,10 +188,10 @@ namespace tiny_knn {
 HWY_EXPORT(FilterScoresImpl);
 HWY_EXPORT(FilterScoresOfImpl);
 
-FilterResult FilterScores(const float* scores, int64_t n, const QueryBounds& query,
+FilterResult FilterScores(const ScoreRow& row, int64_t first, const QueryBounds& query,
                           const DocBounds& docs, int32_t first_doc, float* lower, int32_t* doc,
                           int64_t room) {
-  return HWY_DYNAMIC_DISPATCH(FilterScoresImpl)(scores, n, query, docs, first_doc, lower, doc,
+  return HWY_DYNAMIC_DISPATCH(FilterScoresImpl)(row, first, query, docs, first_doc, lower, doc,
                                                 room);
 }
 

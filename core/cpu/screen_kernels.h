@@ -23,19 +23,49 @@ struct QueryBounds {
   float residual_factor = 0;
 };
 
-struct FilterResult {
-  int64_t consumed;  // scores looked at; less than n when `room` ran out
-  int64_t kept;      // entries written
+// Docs of a tile whose scores are written, or not, together. A tile has at most 64 groups.
+inline constexpr int64_t kGroupDocs = 16;
+inline constexpr int64_t kMostTileDocs = 64 * kGroupDocs;
+// The groups of so many docs, all of them.
+constexpr uint64_t AllGroups(int64_t docs) {
+  const int64_t groups = (docs + kGroupDocs - 1) / kGroupDocs;
+  return groups >= 64 ? ~uint64_t{0} : (uint64_t{1} << groups) - 1;
+}
+
+// What the scores of a tile are compared with.
+struct TileBounds {
+  const QueryBounds* queries;  // [queries of the tile]
+  DocBounds docs;
 };
 
-// With E[j] = error_factor * norm[j] + residual_factor * residual[j]: keeps score j unless
+// Where the scores of a tile go.
+struct TileScores {
+  float* scores;     // [queries of the tile, stride]
+  int64_t stride;
+  uint64_t* groups;  // [queries of the tile]: bit g, whether docs from g * kGroupDocs on may survive
+};
+
+// One query's scores in a tile: those of groups that may hold survivors.
+struct ScoreRow {
+  const float* scores;
+  int64_t count;
+  uint64_t groups;
+};
+
+struct FilterResult {
+  int64_t next;  // the first score not looked at: less than the row's count when `room` ran out
+  int64_t kept;  // entries written
+};
+
+// With E[j] = error_factor * norm[j] + residual_factor * residual[j]: keeps score j >= first of the
+// row unless
 //   score < (threshold - E[j]) - upper_offset[j]
 // , an unordered comparison keeping it (so that NaN survives). For each kept score writes
 //   lower = score + (lower_offset[j] - E[j])   (-inf where that is NaN)
 //   doc   = first_doc + j
 // in order. Writes at most `room` entries, and may overwrite up to kCandidatePadding beyond
 // them.
-FilterResult FilterScores(const float* scores, int64_t n, const QueryBounds& query,
+FilterResult FilterScores(const ScoreRow& row, int64_t first, const QueryBounds& query,
                           const DocBounds& docs, int32_t first_doc, float* lower, int32_t* doc,
                           int64_t room);
 

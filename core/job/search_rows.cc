@@ -39,6 +39,7 @@ absl::StatusOr<SearchPlan> PlanRows(const ProblemShape& shape, const SearchLimit
                                                       : DefaultMemoryLimit(AvailableMemoryBytes()),
                             .requested_batch_size = limits.batch_size,
                             .has_int8_dot_products = HasInt8DotProducts(),
+                            .has_int8_tiles = HasInt8Tiles(),
                             .keeps_docs = use == DocsUse::kKept,
                             .saves_state = limits.saves_state,
                             .program_bytes = limits.program_bytes});

@@ -7,6 +7,12 @@
 
 #include "hwy/highway.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace tiny_knn {
 namespace {
 
@@ -20,6 +26,7 @@ int64_t TargetsUpTo(IsaLevel level) {
     case IsaLevel::kAvx2:
       return kAvx2;
     case IsaLevel::kAvx512:
+    case IsaLevel::kAmx:
       break;
   }
   return kAvx2 | HWY_AVX3 | HWY_AVX3_DL;
@@ -40,9 +47,34 @@ bool FindInt8DotProducts() {
 #endif
 }
 
-// Inner loops want to know, and asking the processor takes longer than what they do.
-std::atomic<bool>& KnownInt8DotProducts() {
-  static std::atomic<bool> known = FindInt8DotProducts();
+// Whether the processor has tiles of 8-bit integers and the system lets this process use them.
+bool FindInt8Tiles() {
+#if defined(__x86_64__) && defined(__linux__)
+  if (!FindInt8DotProducts()) return false;
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  constexpr unsigned kTiles = 1U << 24;
+  constexpr unsigned kInt8 = 1U << 25;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  if ((edx & kTiles) == 0 || (edx & kInt8) == 0) return false;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM, in no header of Debian 12
+  constexpr long kTileData = 18;               // XFEATURE_XTILE_DATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+// What Highway does not know of. Inner loops want to know, and asking the processor takes longer
+// than what they do.
+struct Int8Units {
+  std::atomic<bool> dot_products;
+  std::atomic<bool> tiles;
+};
+Int8Units& KnownInt8Units() {
+  static Int8Units known{FindInt8DotProducts(), FindInt8Tiles()};
   return known;
 }
 
@@ -56,25 +88,31 @@ std::string_view IsaLevelName(IsaLevel level) {
       return "avx2";
     case IsaLevel::kAvx512:
       return "avx512";
+    case IsaLevel::kAmx:
+      return "amx";
   }
   return "portable";
 }
 
 std::optional<IsaLevel> ParseIsaLevel(std::string_view name) {
-  for (const IsaLevel level : {IsaLevel::kPortable, IsaLevel::kAvx2, IsaLevel::kAvx512}) {
+  for (const IsaLevel level : kIsaLevels) {
     if (name == IsaLevelName(level)) return level;
   }
   return std::nullopt;
 }
 
-IsaLevel CurrentIsaLevel() { return LevelOf(hwy::SupportedTargets()); }
+IsaLevel CurrentIsaLevel() {
+  return HasInt8Tiles() ? IsaLevel::kAmx : LevelOf(hwy::SupportedTargets());
+}
 
 IsaLevel BestIsaLevel() {
-  static const IsaLevel best = LevelOf(hwy::SupportedTargets());
+  static const IsaLevel best = CurrentIsaLevel();
   return best;
 }
 
-bool HasInt8DotProducts() { return KnownInt8DotProducts(); }
+bool HasInt8DotProducts() { return KnownInt8Units().dot_products; }
+
+bool HasInt8Tiles() { return KnownInt8Units().tiles; }
 
 absl::Status ForceIsaLevelForTest(IsaLevel level) {
   if (static_cast<int>(level) > static_cast<int>(BestIsaLevel())) {
@@ -82,10 +120,12 @@ absl::Status ForceIsaLevelForTest(IsaLevel level) {
                                                      IsaLevelName(level),
                                                      IsaLevelName(BestIsaLevel())));
   }
-  const int64_t targets = hwy::SupportedTargets() & TargetsUpTo(level);
+  static const int64_t all_targets = hwy::SupportedTargets();
+  const int64_t targets = all_targets & TargetsUpTo(level);
   hwy::SetSupportedTargetsForTest(targets);
   hwy::GetChosenTarget().Update(targets);
-  KnownInt8DotProducts() = FindInt8DotProducts();
+  KnownInt8Units().dot_products = FindInt8DotProducts();
+  KnownInt8Units().tiles = level == IsaLevel::kAmx;
   return absl::OkStatus();
 }
 

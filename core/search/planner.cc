@@ -83,6 +83,8 @@ constexpr int64_t kMostCodedDim = 65536;
 constexpr int64_t kCodedDocScalarBytes = 16;
 // Docs whose codes lie together.
 constexpr int64_t kCodedPanel = 64;
+// Rows of queries' codes are made of these bytes.
+constexpr int64_t kCodeLine = 64;
 // Chunks of fewer bytes would take more time to finish than it takes to copy rows together that lie
 // in too many files.
 constexpr int64_t kLeastChunkBytes = 256 * kMiB;
@@ -116,7 +118,11 @@ QueryBytes BytesPerQuery(const ProblemShape& shape, const MachineLimits& limits,
   const int64_t score_bytes = ItemSize(WorkingDType(shape.compute_dtype));
   // Rows as converted, in double for rescoring, and in float32 for the screen.
   const int64_t row_bytes = shape.dim * (score_bytes + 8 + 4);
-  const int64_t code_bytes = plan.screen == ScreenKind::kInt8Codes ? shape.dim + 64 : 0;
+  // Lines of codes, one more for a row's end, one to spread rows.
+  // Where codes of one digit say too little, they get another (BatchSearch::JudgeCodes).
+  const int64_t digits =
+      HasCodes(plan.screen) && limits.has_int8_tiles ? 2 : CodeDigits(plan.screen);
+  const int64_t code_bytes = digits * (shape.dim + 4 * kCodeLine);
   // The top k so far, and the same as it is saved or was found saved.
   const int64_t exact_bytes = (shape.k + 1) * (limits.saves_state ? 64 : 16);
   const int64_t waiting_bytes =
@@ -130,7 +136,7 @@ QueryBytes BytesPerQuery(const ProblemShape& shape, const MachineLimits& limits,
 // A file's rows count as resident whether they are mapped or buffered; the caller's own do not
 // count.
 int64_t BytesPerDoc(const ProblemShape& shape, ScreenKind screen) {
-  const int64_t coded = screen == ScreenKind::kInt8Codes ? kCodedDocScalarBytes : 0;
+  const int64_t coded = HasCodes(screen) ? kCodedDocScalarBytes : 0;
   const int64_t rows = shape.docs_in_callers_memory ? 0 : shape.dim * ItemSize(shape.doc_dtype);
   return rows + kDocScalarBytes + coded;
 }
@@ -180,7 +186,8 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
                  .num_docs = shape.num_docs,
                  .dim = shape.dim,
                  .k = shape.k,
-                 .docs_are_prepared = limits.keeps_docs};
+                 .docs_are_prepared = limits.keeps_docs,
+                 .has_int8_tiles = limits.has_int8_tiles};
   if (queries >= kLeastSampledQueries) {
     const Sample sample =
         SampleOf(shape.num_docs, shape.k, CandidateCapacity(shape.k, shape.num_docs));
@@ -191,8 +198,15 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
     pass.docs_are_codes = shape.doc_dtype == DType::kInt8 || shape.doc_dtype == DType::kUInt8;
     pass.queries_are_codes = shape.query_dtype == DType::kInt8;
   }
-  return Int8CodesCost(pass) < Float32GemmCost(pass) ? ScreenKind::kInt8Codes
-                                                     : ScreenKind::kFloat32Gemm;
+  const double codes = Int8CodesCost(pass);
+  const double float32 = Float32GemmCost(pass);
+  // Docs that are kept have one digit for all searches, those of few queries too, which are bound
+  // by how many bytes there are to read.
+  if (limits.has_int8_tiles && !limits.keeps_docs &&
+      Int16CodesCost(pass) < std::min(codes, float32)) {
+    return ScreenKind::kInt16Codes;
+  }
+  return codes < float32 ? ScreenKind::kInt8Codes : ScreenKind::kFloat32Gemm;
 }
 
 // The plan for batches of at most `queries`, with docs split `splits` ways. Where the limit is too
@@ -206,11 +220,11 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
                        int64_t queries, int64_t splits) {
   SearchPlan plan;
   plan.screen = screen;
-  const bool coded = screen == ScreenKind::kInt8Codes;
+  const bool coded = HasCodes(screen);
   plan.threads = limits.threads;
   plan.doc_splits = splits;
   const int64_t num_docs = std::max<int64_t>(shape.num_docs, 1);
-  const int64_t block_bytes_per_doc = coded ? (shape.dim + 3) / 4 * 4 : shape.dim * 4;
+  const int64_t block_bytes_per_doc = coded ? CodeDigits(screen) * ((shape.dim + 3) / 4 * 4) : shape.dim * 4;
   int64_t docs_in_cache = kDocBlockBytes / block_bytes_per_doc;
   const int64_t stored_row_bytes = shape.dim * ItemSize(shape.doc_dtype);
   if (coded && shape.docs_are_fetched) {
@@ -225,7 +239,7 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
   plan.query_tile = std::min(queries, kQueryTile);
   plan.candidate_capacity = CandidateCapacity(shape.k, num_docs);
-  if (coded && limits.keeps_docs) {
+  if (screen == ScreenKind::kInt8Codes && limits.keeps_docs) {
     plan.waiting_capacity = std::max(kLeastWaiting, kWaitingPerResult * shape.k);
   }
 
@@ -294,9 +308,9 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
   ScreenKind screen = ChooseScreen(shape, limits, queries);
   Attempt unsplit = PlanWithSplits(shape, limits, screen, queries, 1);
   // So little memory that few queries go into a batch, or none.
-  if (screen == ScreenKind::kInt8Codes && !limits.screen.has_value() &&
+  if (HasCodes(screen) && !limits.screen.has_value() &&
       (!unsplit.plan.has_value() ||
-       ChooseScreen(shape, limits, unsplit.plan->query_batch) != ScreenKind::kInt8Codes)) {
+       ChooseScreen(shape, limits, unsplit.plan->query_batch) != screen)) {
     screen = ScreenKind::kFloat32Gemm;
     unsplit = PlanWithSplits(shape, limits, screen, queries, 1);
   }
@@ -343,6 +357,8 @@ std::string_view ScreenKindName(ScreenKind kind) {
       return "float32 GEMM";
     case ScreenKind::kInt8Codes:
       return "int8 codes";
+    case ScreenKind::kInt16Codes:
+      return "int16 codes";
   }
   return "float32 GEMM";
 }

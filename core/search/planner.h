@@ -37,7 +37,21 @@ struct ProblemShape {
 enum class ScreenKind {
   kFloat32Gemm,  // oneDNN sgemm with a proved error bound
   kInt8Codes,    // rows as 8-bit codes, multiplied in integers; what they leave out is bounded
+  kInt16Codes,   // the same with two digits of 8 bits, three products: nearly as exact as float32
 };
+// Digits of 8 bits that a screen's codes have; 0: it has no codes.
+constexpr int CodeDigits(ScreenKind kind) {
+  switch (kind) {
+    case ScreenKind::kFloat32Gemm:
+      return 0;
+    case ScreenKind::kInt8Codes:
+      return 1;
+    case ScreenKind::kInt16Codes:
+      return 2;
+  }
+  return 0;
+}
+constexpr bool HasCodes(ScreenKind kind) { return CodeDigits(kind) > 0; }
 std::string_view ScreenKindName(ScreenKind kind);
 
 // What it may use.
@@ -46,6 +60,7 @@ struct MachineLimits {
   int64_t memory_limit_bytes = 0;      // everything allocated by the search; result rows included
   int64_t requested_batch_size = 0;    // most queries per pass; 0: as many as fit
   bool has_int8_dot_products = false;  // 8-bit integers are multiplied faster than float32
+  bool has_int8_tiles = false;         // and many times faster: IsaLevel::kAmx
   // What the screen makes of the docs may be kept for other searches: the work on them then counts
   // for little.
   bool keeps_docs = false;

@@ -45,7 +45,7 @@ class RoundedScoreTest : public testing::Test {
   template <typename Make>
   void CheckRandom(int rounds, Make make) {
     const ScopedFloatEnvironment environment;
-    for (const IsaLevel level : {IsaLevel::kPortable, IsaLevel::kAvx2, IsaLevel::kAvx512}) {
+    for (const IsaLevel level : kIsaLevels) {
       if (static_cast<int>(level) > static_cast<int>(BestIsaLevel())) continue;
       ASSERT_TRUE(ForceIsaLevelForTest(level).ok());
       std::mt19937_64 random(7);
@@ -140,7 +140,7 @@ TEST(RoundedScoresTest, EqualOneScoreAtATimeForEveryStoredDType) {
   const ScopedFloatEnvironment environment;
   constexpr DType kStored[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt8,
                                DType::kUInt8};
-  for (const IsaLevel level : {IsaLevel::kPortable, IsaLevel::kAvx2, IsaLevel::kAvx512}) {
+  for (const IsaLevel level : kIsaLevels) {
     if (static_cast<int>(level) > static_cast<int>(BestIsaLevel())) continue;
     ASSERT_TRUE(ForceIsaLevelForTest(level).ok());
     std::mt19937_64 random(3);

@@ -18,22 +18,61 @@ struct ScreenRates {
   double result;            // selected, rescored, sorted
   double result_dim;
 };
-constexpr ScreenRates kFloat32 = {.product = 9.3e-3,
-                                  .pair = 0.3,
-                                  .doc_dim = 0.4,
-                                  .doc = 22,
-                                  .prepared_doc_dim = 0.27,
-                                  .result = 30,
-                                  .result_dim = 0.04};
-constexpr ScreenRates kCodes = {.product = 2.95e-3,
-                                .pair = 0.24,
-                                .doc_dim = 0.66,
-                                .doc = 61,
-                                .prepared_doc_dim = 0.07,
-                                .result = 24,
-                                .result_dim = 0.031};
-constexpr double kRefined = 5.6;  // per query and refined doc
-constexpr double kRefinedDim = 0.043;
+// Per query and refined doc.
+struct RefineRates {
+  double pair;
+  double pair_dim;
+};
+struct MachineRates {
+  ScreenRates float32;
+  ScreenRates codes;
+  ScreenRates two_digits;
+  RefineRates refined;
+};
+// AMD EPYC (Zen 5). Codes of two digits are not for it.
+constexpr MachineRates kWithoutTiles = {.float32 = {.product = 9.3e-3,
+                                                    .pair = 0.3,
+                                                    .doc_dim = 0.4,
+                                                    .doc = 22,
+                                                    .prepared_doc_dim = 0.27,
+                                                    .result = 30,
+                                                    .result_dim = 0.04},
+                                        .codes = {.product = 2.95e-3,
+                                                  .pair = 0.24,
+                                                  .doc_dim = 0.66,
+                                                  .doc = 61,
+                                                  .prepared_doc_dim = 0.07,
+                                                  .result = 24,
+                                                  .result_dim = 0.031},
+                                        .two_digits = {},
+                                        .refined = {.pair = 5.6, .pair_dim = 0.043}};
+// An Intel Xeon with AMX.
+constexpr MachineRates kWithTiles = {.float32 = {.product = 1.38e-2,
+                                                 .pair = 0.3,
+                                                 .doc_dim = 0.4,
+                                                 .doc = 22,
+                                                 .prepared_doc_dim = 0.27,
+                                                 .result = 60,
+                                                 .result_dim = 0.06},
+                                     .codes = {.product = 5.4e-4,
+                                               .pair = 0.2,
+                                               .doc_dim = 0.9,
+                                               .doc = 61,
+                                               .prepared_doc_dim = 0.07,
+                                               .result = 50,
+                                               .result_dim = 0.06},
+                                     .two_digits = {.product = 1.92e-3,
+                                                    .pair = 0.22,
+                                                    .doc_dim = 1.3,
+                                                    .doc = 80,
+                                                    .prepared_doc_dim = 0.14,
+                                                    .result = 60,
+                                                    .result_dim = 0.06},
+                                     .refined = {.pair = 8, .pair_dim = 0.045}};
+
+const MachineRates& RatesOf(bool has_int8_tiles) {
+  return has_int8_tiles ? kWithTiles : kWithoutTiles;
+}
 
 // What codes of a row with 768 Gaussian dims leave of a score, to both sides together, in standard
 // deviations of the scores: grows with the root of dim, since a score's deviation does.
@@ -137,18 +176,28 @@ double ExpectedRefined(const PassShape& pass) {
                                  WidthOf(pass));
 }
 
-double Float32GemmCost(const PassShape& pass) { return CostWithoutRefining(pass, kFloat32); }
-
-double Int8CodesCost(const PassShape& pass) {
-  return CostWithoutRefining(pass, kCodes) +
-         static_cast<double>(pass.num_queries) * ExpectedRefined(pass) *
-             (kRefined + kRefinedDim * static_cast<double>(pass.dim));
+double Float32GemmCost(const PassShape& pass) {
+  return CostWithoutRefining(pass, RatesOf(pass.has_int8_tiles).float32);
 }
 
-double BreakEvenRefinedShare(int64_t dim) {
+double Int8CodesCost(const PassShape& pass) {
+  const MachineRates& rates = RatesOf(pass.has_int8_tiles);
+  return CostWithoutRefining(pass, rates.codes) +
+         static_cast<double>(pass.num_queries) * ExpectedRefined(pass) *
+             (rates.refined.pair + rates.refined.pair_dim * static_cast<double>(pass.dim));
+}
+
+double Int16CodesCost(const PassShape& pass) {
+  return CostWithoutRefining(pass, RatesOf(true).two_digits);
+}
+
+double BreakEvenRefinedShare(int64_t dim, bool has_int8_tiles) {
+  const MachineRates& rates = RatesOf(has_int8_tiles);
+  const ScreenRates& instead = has_int8_tiles ? rates.two_digits : rates.float32;
   const double d = static_cast<double>(dim);
-  const double saved = (kFloat32.product - kCodes.product) * d + (kFloat32.pair - kCodes.pair);
-  return saved / (kRefined + kRefinedDim * d);
+  const double saved =
+      (instead.product - rates.codes.product) * d + (instead.pair - rates.codes.pair);
+  return saved / (rates.refined.pair + rates.refined.pair_dim * d);
 }
 
 }  // namespace tiny_knn

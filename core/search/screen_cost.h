@@ -22,13 +22,17 @@ struct PassShape {
   bool queries_are_codes = false;
   // What the screen makes of docs is there already.
   bool docs_are_prepared = false;
+  // Of a machine that multiplies codes by tiles (IsaLevel::kAmx).
+  bool has_int8_tiles = false;
 };
 
-// All in nanoseconds of one thread of the machine that the model was fitted on; only ratios mean
-// anything elsewhere.
+// All in nanoseconds of one thread of the machine that the model was fitted on, one with tiles or
+// one without; only ratios of costs for the same kind of machine mean anything elsewhere.
 double Float32GemmCost(const PassShape& pass);
-// On a machine that multiplies 8-bit integers four times as fast as float32.
+// Without tiles: on a machine that multiplies 8-bit integers four times as fast as float32.
 double Int8CodesCost(const PassShape& pass);
+// Codes of two digits. REQUIRES: has_int8_tiles.
+double Int16CodesCost(const PassShape& pass);
 
 // How many docs a query has to refine, those of the sample included: of Gaussian docs, the worst
 // case of data that a screen is good for, since no doc stands out.
@@ -36,8 +40,9 @@ double ExpectedRefined(const PassShape& pass);
 // The same without those of the sample.
 double ExpectedRefinedAfterSample(const PassShape& pass);
 
-// The share of pairs refined at which codes take as long as the float32 screen.
-double BreakEvenRefinedShare(int64_t dim);
+// The share of pairs refined at which codes of one digit take as long as what goes on in their
+// place: codes of two digits where there are tiles, else the float32 screen.
+double BreakEvenRefinedShare(int64_t dim, bool has_int8_tiles);
 
 // Candidates that the lists of a screen with codes hold: half of k beyond k, and some. Survivors of
 // codes come one by one, and each that a threshold rules out need not be refined: the sooner it

@@ -65,12 +65,14 @@ TEST(ScreenCostTest, CodesPayForManyQueriesLongRowsAndFewResults) {
 }
 
 TEST(ScreenCostTest, BreakEvenIsWhereBothTakeAsLong) {
-  for (const int64_t dim : {32, 128, 768, 1536}) {
-    const double share = BreakEvenRefinedShare(dim);
-    EXPECT_GT(share, 0.01) << dim;
-    EXPECT_LT(share, 0.15) << dim;
+  for (const bool tiles : {false, true}) {
+    for (const int64_t dim : {32, 128, 768, 1536}) {
+      const double share = BreakEvenRefinedShare(dim, tiles);
+      EXPECT_GT(share, tiles ? 0.003 : 0.01) << dim;
+      EXPECT_LT(share, 0.15) << dim;
+    }
+    EXPECT_LT(BreakEvenRefinedShare(64, tiles), BreakEvenRefinedShare(768, tiles));
   }
-  EXPECT_LT(BreakEvenRefinedShare(64), BreakEvenRefinedShare(768));
 }
 
 }  // namespace

@@ -10,6 +10,8 @@ const std::vector<EngineUnderTest>& EnginesUnderTest() {
       {"cpuwarm", MakeCpuEngine, /*warm=*/true},
       {"cpuint8", MakeCpuEngine, /*warm=*/false, ScreenKind::kInt8Codes, true},
       {"cpuint8warm", MakeCpuEngine, /*warm=*/true, ScreenKind::kInt8Codes, true},
+      {"cpuint16", MakeCpuEngine, /*warm=*/false, ScreenKind::kInt16Codes, true},
+      {"cpuint16guess", MakeCpuEngine, /*warm=*/true, ScreenKind::kInt16Codes, true, true},
       {"cpuguess", MakeCpuEngine, /*warm=*/true, ScreenKind::kFloat32Gemm, true, true},
       {"cpuint8guess", MakeCpuEngine, /*warm=*/true, ScreenKind::kInt8Codes, true, true},
       {"cpusaved", MakeCpuEngine, /*warm=*/false, ScreenKind::kFloat32Gemm, true, false,

@@ -17,7 +17,8 @@ struct EngineUnderTest {
   // Each case is searched twice: by a search that keeps the docs warm, and by one that uses them.
   bool warm = false;
   ScreenKind screen = ScreenKind::kFloat32Gemm;  // where the compute dtype has it
-  // Run at the machine's best instruction-set level only: at others nobody would choose it.
+  // Run at the machine's best instruction-set level, and at AVX-512: at others nobody would choose
+  // it.
   bool at_best_level_only = false;
   // Thresholds are guessed from every other doc: too high for about half of the queries.
   bool guesses = false;

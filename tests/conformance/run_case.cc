@@ -318,7 +318,7 @@ SearchPlan PlanFor(const EngineUnderTest& engine, const Case& c) {
   }
   if (WorkingDType(c.compute_dtype) != DType::kFloat32) return plan;
   plan.screen = engine.screen;
-  if (plan.screen == ScreenKind::kInt8Codes) {
+  if (HasCodes(plan.screen)) {
     constexpr int64_t kUnit = 64;  // SearchPlan::doc_tile
     for (int64_t* const docs : {&plan.doc_block, &plan.doc_tile}) {
       *docs = (*docs + kUnit - 1) / kUnit * kUnit;

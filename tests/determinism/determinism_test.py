@@ -71,7 +71,7 @@ class SameBits(TestCase):
 
     def test_every_instruction_set_level(self):
         levels = []
-        for level in ("portable", "avx2", "avx512"):
+        for level in ("portable", "avx2", "avx512", "amx"):
             probe = subprocess.run([FORCED, f"--force-isa={level}", "--version"], stdout=subprocess.PIPE, check=False)
             if probe.returncode == 77:
                 print(f"{level}: NOT RUN, this machine lacks it", flush=True)

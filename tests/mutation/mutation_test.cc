@@ -45,6 +45,8 @@ int Main(int argc, char** argv) {
   const EngineUnderTest warm_engine{"mutantwarm", mutant::MakeCpuEngine, /*warm=*/true};
   const EngineUnderTest warm_coded_engine{"mutantint8warm", mutant::MakeCpuEngine, /*warm=*/true,
                                           ScreenKind::kInt8Codes};
+  const EngineUnderTest two_digits_engine{"mutantint16", mutant::MakeCpuEngine, /*warm=*/false,
+                                          ScreenKind::kInt16Codes};
   std::vector<std::pair<std::string, std::string>> failures;
   std::vector<Case> cases = AllCases();
   std::stable_partition(cases.begin(), cases.end(), [&](const Case& c) {
@@ -58,6 +60,7 @@ int Main(int argc, char** argv) {
     if (difference.empty()) difference = RunCase(c, guessing_engine);
     if (difference.empty()) difference = RunCase(c, warm_engine);
     if (difference.empty()) difference = RunCase(c, warm_coded_engine);
+    if (difference.empty()) difference = RunCase(c, two_digits_engine);
     if (difference.empty()) continue;
     failures.emplace_back(c.name, std::move(difference));
     if (!count_all) break;
