@@ -206,6 +206,8 @@ BENCHMARK(BM_PlainSum)->Args({1, kManyDocs, kDim})->Unit(benchmark::kMillisecond
 #endif
 BENCHMARK(BM_FewQueriesCold)
     ->Args({1, kManyDocs, kDim, 10})
+    ->Args({4, kManyDocs, kDim, 10})
+    ->Args({16, kManyDocs, kDim, 10})
     ->Args({kFew, kManyDocs, kDim, 100})
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();

@@ -179,9 +179,11 @@ int64_t BatchSearch<T>::BlockDocs(int64_t first) const {
   if (screen_->refiner() != nullptr && !prepared_ && !sampling_) {
     return std::min(std::max(kTrialDocs, first / kTileDocs * kTileDocs), plan_.doc_block);
   }
+  // Where nothing has to stay in cache for a second pass, threads meet as seldom.
+  const bool one_pass = ScoresInOnePass() && fetched_from_ == nullptr;
   // Threads that screen different queries stay close together, so that docs are fetched once. Each
   // with docs of its own, they need to meet for the sake of progress only.
-  if (!prepared_ || sampling_ || query_parts_ > 1) return plan_.doc_block;
+  if (!one_pass && (!prepared_ || sampling_ || query_parts_ > 1)) return plan_.doc_block;
   const int64_t docs = std::min(kPairsPerPreparedBlock / num_queries_,
                                 kPreparedBlockBytes / (dim_ * int64_t{sizeof(float)}));
   return std::max(docs / kTileDocs * kTileDocs, plan_.doc_block);
@@ -194,7 +196,9 @@ absl::Status BatchSearch<T>::StartBlock(IndexRange block) {
     screen_->SetPreparedBlock(kept);
     return absl::OkStatus();
   }
-  screen_->SetBlock(RowsOf(block), kept);
+  const MatrixView rows = RowsOf(block);
+  if (ScoresInOnePass()) return absl::OkStatus();
+  screen_->SetBlock(rows, kept);
   pool_.Run([&](int worker) { PrepareBlock(block, worker); });
   return StatusOfWorkers();
 }
@@ -244,7 +248,11 @@ absl::Status BatchSearch<T>::ScreenChunk(RowSource& docs, int64_t begin) {
     block.end = std::min(block.begin + BlockDocs(block.begin), chunk_.rows);
     const absl::Status started = StartBlock(block);
     if (!started.ok()) return started;
-    pool_.Run([&](int worker) { ScreenBlock(block, worker); });
+    const bool one_pass = ScoresInOnePass();
+    pool_.Run([&](int worker) {
+      if (one_pass) return ScreenInOnePass(block, worker);
+      ScreenBlock(block, worker);
+    });
     if (progress_.cancelled()) return absl::CancelledError("the search was interrupted");
     const absl::Status read = StatusOfWorkers();
     if (!read.ok()) return read;
@@ -446,7 +454,8 @@ void BatchSearch<T>::Finish(const TopKView& out, SearchReport& report) {
   for (const Worker& worker : workers_) report.queries_with_tie_at_k += worker.tied;
 }
 
-// What stands here; the rest in batch_state.cc, batch_guess.cc and batch_rescore.cc.
+// What stands here; the rest in batch_state.cc, batch_guess.cc, batch_one_pass.cc and
+// batch_rescore.cc.
 template class BatchSearch<float>;
 template class BatchSearch<double>;
 

@@ -6,6 +6,7 @@
 //                 (not where docs that were kept warm are prepared already)
 //       Screen    GEMM tiles, keep what may reach the top k  threads own queries, or a split of
 //       docs
+//       (few queries: both at once, each thread a part of the block's docs, read once)
 //     Rescore     survivors only, correctly rounded; merge   threads own queries
 //
 // Where the plan asks for it, thresholds are guessed from a sample of the first chunk before it is
@@ -149,6 +150,17 @@ class BatchSearch {
   // When the chunk is done: sets wrongly_guessed_, and those queries back to where they started.
   void FindWrongGuesses();
   void PrepareBlock(IndexRange block, int worker);
+  // Whether docs are scored as they are prepared: by threads that each have docs of their own for
+  // all queries.
+  bool ScoresInOnePass() const {
+    return screen_->scores_in_one_pass() && !prepared_ && !sampling_ && wrongly_guessed_.empty() &&
+           plan_.doc_splits == pool_.threads() && num_queries_ <= plan_.query_tile;
+  }
+  // PrepareBlock and ScreenBlock for a thread's part of the block.
+  void ScreenInOnePass(IndexRange block, int worker);
+  // Fills the worker's tile with scores of docs `docs` of the block for all queries. `part`: the
+  // worker's.
+  absl::Status PrepareAndScore(IndexRange docs, IndexRange part, IndexRange block, Worker& worker);
   void ScreenBlock(IndexRange block, int worker);
   void ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin, int64_t split,
                   Worker& worker);

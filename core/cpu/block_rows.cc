@@ -32,6 +32,14 @@ absl::Status BlockRows::Fetch(IndexRange part) const {
                       data_ + part.begin * row_bytes_);
 }
 
+absl::StatusOr<MatrixView> BlockRows::FetchTo(int64_t place, IndexRange part) const {
+  std::byte* const out = data_ + place * row_bytes_;
+  const absl::Status fetched =
+      docs_->Fetch({rows_.begin + part.begin * rows_.step, part.size(), rows_.step}, out);
+  if (!fetched.ok()) return fetched;
+  return MatrixView{out, docs_->dtype(), part.size(), docs_->dim(), row_bytes_};
+}
+
 int64_t BlockRows::piece_rows() const { return std::max<int64_t>(1, kPieceBytes / row_bytes_); }
 
 }  // namespace tiny_knn

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "core/cpu/huge_pages.h"
 #include "core/cpu/index_range.h"
 #include "core/io/row_source.h"
@@ -23,6 +24,10 @@ class BlockRows {
 
   // Reads rows `part` of the block. Any thread, disjoint parts. Errors as RowSource::Fetch.
   absl::Status Fetch(IndexRange part) const;
+
+  // The same to where row `place` of the block would lie: rows that nobody wants again do without
+  // memory for all of the block. They lie in the view until others are read to their place.
+  absl::StatusOr<MatrixView> FetchTo(int64_t place, IndexRange part) const;
 
   // So many rows are worth fetching at a time: they stay in a core's own cache until they are used,
   // and hide what the call costs.

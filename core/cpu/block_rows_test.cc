@@ -57,6 +57,19 @@ TEST(BlockRowsTest, FetchesPartsOfBlocksOfEverySize) {
       ASSERT_EQ(row[0], rows.begin + i * rows.step);
       ASSERT_EQ(row[99], rows.begin + i * rows.step);
     }
+    // The last rows to where the second one lies: no other changes.
+    const auto moved = block.FetchTo(1, {rows.count - 2, rows.count});
+    ASSERT_TRUE(moved.ok());
+    ASSERT_EQ(moved->rows, 2);
+    ASSERT_EQ(moved->data, view.Row(1));
+    for (int64_t i = 0; i < 2; ++i) {
+      ASSERT_EQ(static_cast<const int32_t*>(moved->Row(i))[99],
+                rows.begin + (rows.count - 2 + i) * rows.step);
+    }
+    ASSERT_EQ(static_cast<const int32_t*>(view.Row(0))[99], rows.begin);
+    if (rows.count > 3) {
+      ASSERT_EQ(static_cast<const int32_t*>(view.Row(3))[0], rows.begin + 3 * rows.step);
+    }
   }
 }
 

@@ -29,6 +29,17 @@ constexpr double kGreatestSquaredNorm = 0x1p900;
 // Rounding both rows to float32 (doubles, and unit rows for cosine): twice 2^-24, doubled.
 constexpr double kConversionSlack = 0x1p-22;
 
+// In one pass, rows are scored so many at a time: long streams. And rows that are converted so many
+// bytes at a time, which stay in a core's first cache with the queries.
+constexpr int64_t kOnePassDocs = 512;
+constexpr int64_t kConvertedBytes = int64_t{16} << 10;
+// As many of them as are multiplied together, or a multiple.
+constexpr int64_t kDocsAtOnce = 4;
+// Docs with norms outside these are scored as unit rows for cosine: else a product could leave the
+// range of float32, or what underflows be more than the slack of unit rows.
+constexpr double kLeastDividedNorm = 0x1p-60;
+constexpr double kGreatestDividedNorm = 0x1p60;
+
 // IsFiniteRow for a row whose float64 sum of squares is known. It is finite if and only if a row of
 // floats is; doubles may overflow it.
 template <typename T>
@@ -89,6 +100,8 @@ void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
     error_factors_[i] = screened ? RoundUp(factor) : kFloatInfinity;
     units.screened = error_factors_[i] < kFloatInfinity;
   }
+  const int64_t count = static_cast<int64_t>(queries.size());
+  few_queries_.Set(queries_.data(), dim_, count <= kFewQueries ? count : 0, dim_);
 }
 
 template <typename T>
@@ -103,12 +116,16 @@ void Float32Screen<T>::MakeUnitRow(const T* row, double squared_norm, float* out
 }
 
 template <typename T>
+bool Float32Screen<T>::AreFloatRows(const MatrixView& rows) const {
+  // The GEMM wants rows that do not overlap; repeated rows (stride 0) are copied.
+  return std::is_same_v<T, float> && AreWorkingRows<T>(rows, params_.compute_dtype) &&
+         rows.row_stride_bytes >= rows.dim * static_cast<int64_t>(sizeof(float));
+}
+
+template <typename T>
 void Float32Screen<T>::SetBlock(const MatrixView& rows, const KeptDocs& kept) {
   block_ = rows;
-  // The GEMM wants rows that do not overlap; repeated rows (stride 0) are copied.
-  in_place_ = kept.rows == nullptr && std::is_same_v<T, float> &&
-              params_.metric != Metric::kCosine && AreWorkingRows<T>(rows, params_.compute_dtype) &&
-              rows.row_stride_bytes >= rows.dim * static_cast<int64_t>(sizeof(float));
+  in_place_ = kept.rows == nullptr && params_.metric != Metric::kCosine && AreFloatRows(rows);
   if (in_place_) {
     prepared_rows_ = nullptr;
     screen_rows_ = static_cast<const float*>(rows.data);
@@ -132,7 +149,7 @@ void Float32Screen<T>::SetPreparedBlock(const KeptDocs& kept) {
 
 template <typename T>
 void Float32Screen<T>::SetBounds(double squared_norm, bool finite, int64_t doc,
-                                 DocBoundArrays& bounds) const {
+                                 DocBoundArrays& bounds, double norm_error) const {
   const size_t i = static_cast<size_t>(doc);
   DocOffsets offsets;
   bool screened = finite;
@@ -140,14 +157,14 @@ void Float32Screen<T>::SetBounds(double squared_norm, bool finite, int64_t doc,
     screened = finite && HasAccurateNorm<T>(squared_norm);
     bounds.norm[i] = 1;
   } else {
-    const double norm = NormUpperBound(squared_norm, dim_);
+    const double norm = NormUpperBound(squared_norm * (1 + norm_error), dim_);
     screened = finite && norm < kNormLimit;
     bounds.norm[i] = finite ? RoundUp(norm) : kFloatInfinity;
   }
   if (!screened) {
     offsets = OffsetsOfBypass();
   } else if (params_.metric == Metric::kL2) {
-    offsets = OffsetsForL2(squared_norm, dim_);
+    offsets = OffsetsForL2(squared_norm, dim_, norm_error);
   }
   bounds.upper_offset[i] = offsets.upper;
   bounds.lower_offset[i] = offsets.lower;
@@ -156,30 +173,39 @@ void Float32Screen<T>::SetBounds(double squared_norm, bool finite, int64_t doc,
 template <typename T>
 absl::Status Float32Screen<T>::PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                                            DocBoundArrays& bounds, PrepareCounts& counts) {
+  return PrepareRows(block_.Slice(docs.begin, docs.end), first_row + docs.begin,
+                     in_place_ ? nullptr : prepared_rows_ + docs.begin * dim_,
+                     chunk_offset + docs.begin, bounds, counts);
+}
+
+template <typename T>
+absl::Status Float32Screen<T>::PrepareRows(const MatrixView& rows, int64_t first_row, float* out,
+                                           int64_t first_bound, DocBoundArrays& bounds,
+                                           PrepareCounts& counts) const {
   std::vector<double> wide_row;
   if constexpr (std::is_same_v<T, double>) wide_row.resize(static_cast<size_t>(dim_));
-  for (int64_t doc = docs.begin; doc < docs.end; ++doc) {
+  for (int64_t doc = 0; doc < rows.rows; ++doc) {
     const T* row = nullptr;
-    float* screen_row = in_place_ ? nullptr : prepared_rows_ + doc * dim_;
+    float* screen_row = out == nullptr ? nullptr : out + doc * dim_;
     if constexpr (std::is_same_v<T, double>) {
       row = wide_row.data();
       const absl::Status converted =
-          ConvertRows<double>(block_.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc,
+          ConvertRows<double>(rows.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc,
                               wide_row.data(), dim_, counts.convert);
       if (!converted.ok()) return converted;
-    } else if (in_place_) {
-      row = screen_rows_ + doc * screen_stride_;
+    } else if (out == nullptr) {
+      row = static_cast<const float*>(rows.Row(doc));
     } else {
       row = screen_row;
       const absl::Status converted =
-          ConvertRows<float>(block_.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc,
+          ConvertRows<float>(rows.Slice(doc, doc + 1), params_.compute_dtype, first_row + doc,
                              screen_row, dim_, counts.convert);
       if (!converted.ok()) return converted;
     }
     const double squared_norm = SquaredNorm(row, dim_);
     const bool finite = IsFiniteByNorm(row, dim_, squared_norm);
     if (!finite) ++counts.nonfinite_rows;
-    SetBounds(squared_norm, finite, chunk_offset + doc, bounds);
+    SetBounds(squared_norm, finite, first_bound + doc, bounds);
     if (params_.metric == Metric::kCosine) {
       const bool accurate = finite && HasAccurateNorm<T>(squared_norm);
       UnitRow(row, accurate ? squared_norm : 0, dim_, screen_row);
@@ -188,6 +214,83 @@ absl::Status Float32Screen<T>::PrepareDocs(IndexRange docs, int64_t first_row, i
     }
   }
   return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status Float32Screen<T>::PrepareAndScore(const MatrixView& rows, int64_t first_row,
+                                               const KeptDocs& kept, int64_t first_bound,
+                                               DocBoundArrays& bounds, PrepareCounts& counts,
+                                               float* scores, int64_t stride) const {
+  if (kept.rows == nullptr && AreFloatRows(rows)) {
+    ScoreFloatRows(rows, first_bound, bounds, counts, scores, stride);
+    return absl::OkStatus();
+  }
+  const int64_t row_bytes = dim_ * static_cast<int64_t>(sizeof(float));
+  const int64_t group =
+      std::max(kDocsAtOnce, kConvertedBytes / row_bytes / kDocsAtOnce * kDocsAtOnce);
+  AlignedVector<float> converted(static_cast<size_t>(kept.rows == nullptr ? group * dim_ : 0));
+  for (int64_t doc = 0; doc < rows.rows; doc += group) {
+    const int64_t end = std::min(doc + group, rows.rows);
+    float* const out = kept.rows == nullptr ? converted.data() : kept.rows + doc * dim_;
+    const absl::Status prepared =
+        PrepareRows(rows.Slice(doc, end), first_row + doc, out, first_bound + doc, bounds, counts);
+    if (!prepared.ok()) return prepared;
+    few_queries_.Multiply(out, dim_, end - doc, scores + doc, stride, nullptr);
+  }
+  return absl::OkStatus();
+}
+
+template <typename T>
+void Float32Screen<T>::ScoreFloatRows(const MatrixView& rows, int64_t first_bound,
+                                      DocBoundArrays& bounds, PrepareCounts& counts, float* scores,
+                                      int64_t stride) const {
+  AlignedVector<float> unit_row;
+  double squared_norms[kOnePassDocs];
+  // For the error of the squared norms, half of which is that of the norms, and for rounding those
+  // to float32.
+  const double norm_slack = 1 + kSquaredNormError + static_cast<double>(dim_ + 8) * 0x1p-52;
+  for (int64_t first = 0; first < rows.rows; first += kOnePassDocs) {
+    const int64_t count = std::min(kOnePassDocs, rows.rows - first);
+    few_queries_.Multiply(static_cast<const float*>(rows.Row(first)),
+                          rows.row_stride_bytes / static_cast<int64_t>(sizeof(float)), count,
+                          scores + first, stride, squared_norms);
+    for (int64_t i = 0; i < count; ++i) {
+      const float* const row = static_cast<const float*>(rows.Row(first + i));
+      const bool close = IsSquaredNorm(squared_norms[i]);
+      if (close && params_.metric == Metric::kInnerProduct) {
+        // As SetBounds, in a fraction of its time: the norm is far below kNormLimit.
+        const size_t at = static_cast<size_t>(first_bound + first + i);
+        bounds.norm[at] = static_cast<float>(std::sqrt(squared_norms[i]) * norm_slack);
+        bounds.upper_offset[at] = 0;
+        bounds.lower_offset[at] = 0;
+        continue;
+      }
+      if (!close) squared_norms[i] = SquaredNorm(row, dim_);
+      const bool finite = std::isfinite(squared_norms[i]);
+      if (!finite) ++counts.nonfinite_rows;
+      SetBounds(squared_norms[i], finite, first_bound + first + i, bounds,
+                close ? kSquaredNormError : 0);
+      if (params_.metric != Metric::kCosine) continue;
+      DivideByNorm(row, squared_norms[i], finite, scores + first + i, stride, unit_row);
+    }
+  }
+}
+
+template <typename T>
+void Float32Screen<T>::DivideByNorm(const float* row, double squared_norm, bool finite,
+                                    float* scores, int64_t stride,
+                                    AlignedVector<float>& scratch) const {
+  const double norm = std::sqrt(squared_norm);
+  if (norm > kLeastDividedNorm && norm < kGreatestDividedNorm) {
+    const float inverse = static_cast<float>(1 / norm);
+    for (int64_t query = 0; query < few_queries_.count(); ++query) {
+      scores[query * stride] *= inverse;
+    }
+  } else if (finite) {
+    scratch.resize(static_cast<size_t>(dim_));
+    UnitRow(row, squared_norm, dim_, scratch.data());
+    few_queries_.Multiply(scratch.data(), dim_, 1, scores, stride, nullptr);
+  }
 }
 
 template <typename T>

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/cpu/few_queries_gemm.h"
 #include "core/cpu/index_range.h"
 #include "core/cpu/screen.h"
 #include "core/matrix/aligned_vector.h"
@@ -32,6 +33,10 @@ class Float32Screen : public Screen<T> {
                            DocBoundArrays& bounds, PrepareCounts& counts) override;
   void ScoreTile(IndexRange queries, IndexRange docs, const TileBounds& bounds,
                  const TileScores& scores) const override;
+  bool scores_in_one_pass() const override { return few_queries_.count() > 0; }
+  absl::Status PrepareAndScore(const MatrixView& rows, int64_t first_row, const KeptDocs& kept,
+                               int64_t first_bound, DocBoundArrays& bounds, PrepareCounts& counts,
+                               float* scores, int64_t stride) const override;
   QueryBounds InitialBounds(int64_t query) const override;
   float CandidateErrorFactor(int64_t query) const override {
     return error_factors_[static_cast<size_t>(query)];
@@ -45,13 +50,31 @@ class Float32Screen : public Screen<T> {
   // The row divided by its norm; `out` may be the row.
   void MakeUnitRow(const T* row, double squared_norm, float* out) const;
   // Norm and offsets of doc `doc` of the bounds; infinite offsets where it cannot be screened.
-  void SetBounds(double squared_norm, bool finite, int64_t doc, DocBoundArrays& bounds) const;
+  // `norm_error`: of the squared norm, relative, beside what SquaredNorm
+  // (core/search/row_kernels.h) promises.
+  void SetBounds(double squared_norm, bool finite, int64_t doc, DocBoundArrays& bounds,
+                 double norm_error = 0) const;
 
  private:
+  // Whether the rows can be multiplied as they lie, unless unit rows are wanted.
+  bool AreFloatRows(const MatrixView& rows) const;
+  // PrepareDocs of all `rows`; what is multiplied goes to `out` [rows.rows, dim], which null means
+  // are the rows as they lie.
+  absl::Status PrepareRows(const MatrixView& rows, int64_t first_row, float* out,
+                           int64_t first_bound, DocBoundArrays& bounds,
+                           PrepareCounts& counts) const;
+  // PrepareAndScore of rows as they lie.
+  void ScoreFloatRows(const MatrixView& rows, int64_t first_bound, DocBoundArrays& bounds,
+                      PrepareCounts& counts, float* scores, int64_t stride) const;
+  // Turns scores of a doc into those of its unit row.
+  void DivideByNorm(const float* row, double squared_norm, bool finite, float* scores,
+                    int64_t stride, AlignedVector<float>& scratch) const;
+
   const SearchParams params_;
   const int64_t dim_;
   const double gamma_;
   AlignedVector<float> queries_;  // [num_queries, dim]
+  FewQueries few_queries_;        // the same, unless there are more
   std::vector<QueryUnits> query_units_;
   std::vector<float> error_factors_;
   MatrixView block_;

@@ -162,6 +162,21 @@ class Screen {
   virtual void ScoreTile(IndexRange queries, IndexRange docs, const TileBounds& bounds,
                          const TileScores& scores) const = 0;
 
+  // Whether PrepareAndScore may take the place of SetBlock, PrepareDocs and ScoreTile: where
+  // queries are few, and reading the docs is what takes the time.
+  virtual bool scores_in_one_pass() const { return false; }
+
+  // Prepares docs and scores them for all queries while their rows are at hand: `rows` of the
+  // file's dtype, the first of them row `first_row` of the file. Writes the bounds of those docs
+  // from `first_bound` on, what is made of them to `kept` unless null, and scores[i * stride + j] ~
+  // query i, doc j. Any thread, disjoint docs. REQUIRES: scores_in_one_pass().
+  virtual absl::Status PrepareAndScore(const MatrixView& /*rows*/, int64_t /*first_row*/,
+                                       const KeptDocs& /*kept*/, int64_t /*first_bound*/,
+                                       DocBoundArrays& /*bounds*/, PrepareCounts& /*counts*/,
+                                       float* /*scores*/, int64_t /*stride*/) const {
+    return absl::InternalError("this screen does not score docs while it prepares them");
+  }
+
   // With a threshold of -inf. Any thread.
   virtual QueryBounds InitialBounds(int64_t query) const = 0;
 

@@ -94,11 +94,13 @@ struct DocOffsets {
   float lower = 0;
 };
 
-// -|d|^2 / 2 for l2, where `squared_norm` is a float64 sum.
-constexpr DocOffsets OffsetsForL2(double squared_norm, int64_t dim) {
+// -|d|^2 / 2 for l2, where `squared_norm` is a float64 sum, or has a relative error `norm_error`
+// beside that of one.
+constexpr DocOffsets OffsetsForL2(double squared_norm, int64_t dim, double norm_error = 0) {
   const double half = squared_norm / 2;
   const double error =
-      (2 * kEvaluationSlack + static_cast<double>(dim + 8) * 0x1p-52) * half + 0x1p-140;
+      (2 * kEvaluationSlack + norm_error + static_cast<double>(dim + 8) * 0x1p-52) * half +
+      0x1p-140;
   return {RoundUp(-half + error), RoundDown(-half - error)};
 }
 

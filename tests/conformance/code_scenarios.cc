@@ -42,6 +42,19 @@ void CodableQueriesTinyDocs(Problem& p, Random& r) {
   FillDocs(p, [&](int64_t, int64_t j) { return r.Bell() * PowerOfTwo(j % 2 != 0 ? -70 : -76); });
 }
 
+// Codes of two digits are exact on both sides, and low digits, whose products with each other they
+// leave out, decide: the high ones are zero but for one dim's.
+void TwoDigits(Problem& p, Random& r) {
+  const auto value = [&r](int64_t j) { return j == 0 ? Value{256} * kGreatest : Code(r); };
+  FillQueries(p, [&](int64_t, int64_t j) { return value(j); });
+  for (int64_t i = 0; i + 1 < p.num_docs; i += 2) {
+    for (int64_t j = 0; j < p.dim; ++j) {
+      p.d(i, j) = value(j);
+      p.d(i + 1, j) = -p.d(i, j);
+    }
+  }
+}
+
 // Codes are exact on both sides, and what they are added to is so large that adding rounds.
 void CodableFarFromZero(Problem& p, Random& r) {
   FillCodableQueries(p, r);
@@ -59,6 +72,7 @@ std::vector<Scenario> CodeScenarios() {
       {"codable_docs", CodableDocs},
       {"codable_queries_tiny_docs", CodableQueriesTinyDocs},
       {"codable_far_from_zero", CodableFarFromZero},
+      {"two_digits", TwoDigits},
   };
 }
 

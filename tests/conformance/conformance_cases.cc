@@ -199,6 +199,15 @@ void AddManyDocs(ListBuilder& list) {
   }
 }
 
+// So few docs that all are in the sample that makes the centre of codes.
+void AddTwoDigits(ListBuilder& list) {
+  for (const Metric metric : kMetrics) {
+    for (const int64_t dim : {100, 768}) {
+      list.Add(Make("two_digits", metric, DType::kFloat32, kPlanned), {20, 250, dim, 3});
+    }
+  }
+}
+
 // Long rows, where errors add up to what the bound allows.
 void AddLongRows(ListBuilder& list) {
   for (const Metric metric : kMetrics) {
@@ -377,6 +386,7 @@ const std::vector<Case>& AllCases() {
     AddFineSelections(list);
     AddManyQueries(list);
     AddManyDocs(list);
+  AddTwoDigits(list);
     AddLongRows(list);
     AddShapes(list);
     AddDTypePairs(list);

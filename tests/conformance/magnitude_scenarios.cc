@@ -54,6 +54,17 @@ void SubnormalsAmongNormals(Problem& p, Random& r) {
   }
 }
 
+// All docs point away from the queries, and those whose inverse norms float32 cannot hold the
+// least: the greatest cosines are theirs.
+void OpposedSubnormals(Problem& p, Random& r) {
+  const Value tiny = RangeOf(p.doc_dtype).tiniest;
+  FillQueries(p, [&](int64_t, int64_t) { return 1 + r.Unit() / 8; });
+  FillDocs(p, [&](int64_t i, int64_t) {
+    if (i < p.num_docs / 2) return -1 - r.Unit() / 8;
+    return r.OneIn(4) ? -tiny * (1 + r.Below(9)) : Value{0};
+  });
+}
+
 // Every product is below the least float32 and adds up above it; a float32 sum sees nothing, or
 // twice as much.
 void UnderflowingProducts(Problem& p, Random& r) {
@@ -206,6 +217,7 @@ std::vector<Scenario> MagnitudeScenarios() {
       {"maximal_values", MaximalValues},
       {"wide_range", WideRange},
       {"row_scales", RowScales},
+      {"opposed_subnormals", OpposedSubnormals},
   };
 }
 

@@ -29,6 +29,7 @@ _HEADERS = [
 ]
 _SOURCES = [
     "batch_guess.cc",
+    "batch_one_pass.cc",
     "batch_refine.cc",
     "batch_rescore.cc",
     "batch_search.cc",
@@ -64,6 +65,7 @@ _INCLUDERS = {
     "certain_rounding.h": ["rounded_score.cc"],
     "ranking.h": [
         "batch_guess.cc",
+        "batch_one_pass.cc",
         "batch_refine.cc",
         "batch_rescore.cc",
         "batch_search.cc",
