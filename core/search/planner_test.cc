@@ -263,6 +263,35 @@ TEST(PlannerTest, ChoosesCodesWhereTheyPay) {
   EXPECT_EQ(plan.screen, ScreenKind::kFloat32Gemm);
 }
 
+TEST(PlannerTest, ChoosesASecondDigitWhereProductsAreNearlyFree) {
+  MachineLimits limits{.threads = 2,
+                       .memory_limit_bytes = 8 * kGiB,
+                       .has_int8_dot_products = true,
+                       .has_int8_tiles = true};
+  const auto screen = [&limits](const ProblemShape& shape) {
+    return PlanSearch(shape, limits)->screen;
+  };
+  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 10)), ScreenKind::kInt8Codes);
+  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000)), ScreenKind::kInt16Codes);
+  EXPECT_EQ(screen(Shape(1024, 20'000, 768, 2000)), ScreenKind::kInt16Codes);
+  EXPECT_EQ(screen(Shape(16, 200'000, 768, 10)), ScreenKind::kFloat32Gemm);
+  // Integers of 8 bits are codes of one digit.
+  ProblemShape integers = Shape(1024, 200'000, 768, 2000);
+  integers.doc_dtype = DType::kInt8;
+  integers.query_dtype = DType::kInt8;
+  EXPECT_EQ(screen(integers), ScreenKind::kInt8Codes);
+  // Whatever is chosen, codes may get a second digit later, and there is memory for it.
+  const SearchPlan one = *PlanSearch(Shape(1024, 200'000, 768, 10), limits);
+  limits.screen = ScreenKind::kInt16Codes;
+  const SearchPlan two = *PlanSearch(Shape(1024, 200'000, 768, 10), limits);
+  EXPECT_EQ(one.memory.queries, two.memory.queries);
+  EXPECT_GE(two.memory.doc_blocks, two.doc_block * 2 * 768);
+  limits.screen = std::nullopt;
+  // Docs that are kept have one digit, for all searches.
+  limits.keeps_docs = true;
+  EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000)), ScreenKind::kInt8Codes);
+}
+
 TEST(PlannerTest, SurvivorsOfCodesThatAreKeptWaitAndCount) {
   MachineLimits limits{.threads = 2,
                        .memory_limit_bytes = 8 * kGiB,
