@@ -154,13 +154,12 @@ Loss Measure(Engine& engine, const Case& problem, const How& how) {
     if (best == 0 || (!how.worst && median < best)) best = median;
   }
   const double per_query = 1 / static_cast<double>(problem.queries->rows);
-  const Loss loss{taken / best - 1,
-                  fmt::format("{:<14} {:>5} {:>7} {:>5} {:>6} {} {:<12} {:>5.0f}% {:>9.1f} {:>5}",
-                              problem.name, problem.queries->rows, problem.docs->rows,
-                              problem.docs->dim, problem.k, times, ScreenKindName(chosen),
-                              100 * (taken / best - 1),
-                              static_cast<double>(report.refined_pairs) * per_query,
-                              report.repeated_queries)};
+  const Loss loss{
+      taken / best - 1,
+      fmt::format("{:<14} {:>5} {:>7} {:>5} {:>6} {} {:<12} {:>5.0f}% {:>9.1f} {:>5}", problem.name,
+                  problem.queries->rows, problem.docs->rows, problem.docs->dim, problem.k, times,
+                  ScreenKindName(chosen), 100 * (taken / best - 1),
+                  static_cast<double>(report.refined_pairs) * per_query, report.repeated_queries)};
   fmt::print("{}\n", loss.line);
   std::fflush(stdout);
   return loss;

@@ -59,18 +59,20 @@ double TileOperations(int64_t dim) {
 constexpr int kChains = 24;
 constexpr int kRounds = 1000;
 
-// `kInstruction` on 24 registers in turn.
-#define TINY_KNN_PEAK_LOOP(instruction)                                                          \
-  for (auto _ : state) {                                                                         \
-    for (int round = 0; round < kRounds; ++round) {                                              \
-      asm volatile(                                                                              \
-          ".irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23\n\t" instruction \
-          " %%zmm\\r, %%zmm\\r, %%zmm\\r\n\t"                                                    \
-          ".endr" ::                                                                             \
-              : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",  \
-                "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", \
-                "xmm19", "xmm20", "xmm21", "xmm22", "xmm23");                                    \
-    }                                                                                            \
+// An instruction on 24 registers in turn, each with itself.
+#define TINY_KNN_ON_REGISTERS(instruction)                                                   \
+  asm volatile(                                                                              \
+      ".irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23\n\t" instruction \
+      " %%zmm\\r, %%zmm\\r, %%zmm\\r\n\t"                                                    \
+      ".endr" ::                                                                             \
+          : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",  \
+            "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", \
+            "xmm19", "xmm20", "xmm21", "xmm22", "xmm23")
+// Of zeros: what lies there otherwise could make subnormals, which take longer.
+#define TINY_KNN_PEAK_LOOP(instruction)                                               \
+  for (auto _ : state) {                                                              \
+    TINY_KNN_ON_REGISTERS("vpxord");                                                  \
+    for (int round = 0; round < kRounds; ++round) TINY_KNN_ON_REGISTERS(instruction); \
   }
 
 __attribute__((target("avx512f"))) void BM_PeakFloat32(benchmark::State& state) {
@@ -83,6 +85,39 @@ __attribute__((target("avx512f,avx512vnni"))) void BM_PeakInt8(benchmark::State&
   if (!HasInt8DotProducts()) return state.SkipWithError("needs AVX-512 VNNI");
   TINY_KNN_PEAK_LOOP("vpdpbusd")
   SetOperations(state, 2.0 * 64 * kChains * kRounds);
+}
+#endif
+
+#if defined(__x86_64__)
+// The same of tiles, of random numbers: those of zeros take less power, and run faster.
+__attribute__((target("amx-tile,amx-int8"))) void BM_PeakTiles(benchmark::State& state) {
+  if (!HasInt8Tiles()) return state.SkipWithError("needs AMX");
+  struct alignas(64) {
+    uint8_t palette = 1;
+    uint8_t unused[15] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } config;
+  alignas(64) int8_t numbers[4][1024];
+  std::mt19937 random(3);
+  for (auto& tile : numbers) {
+    for (int8_t& number : tile) number = static_cast<int8_t>(random());
+  }
+  _tile_loadconfig(&config);
+  _tile_loadd(4, numbers[0], 64);
+  _tile_loadd(5, numbers[1], 64);
+  _tile_loadd(6, numbers[2], 64);
+  _tile_loadd(7, numbers[3], 64);
+  for (auto _ : state) {
+    for (int round = 0; round < kRounds; ++round) {
+      _tile_dpbssd(0, 4, 6);
+      _tile_dpbssd(1, 4, 7);
+      _tile_dpbssd(2, 5, 6);
+      _tile_dpbssd(3, 5, 7);
+    }
+  }
+  _tile_release();
+  SetOperations(state, 2.0 * 4 * 16 * 16 * 64 * kRounds);
 }
 #endif
 
@@ -161,7 +196,6 @@ void BM_Sgemm(benchmark::State& state) {
   SetOperations(state, TileOperations(dim));
 }
 
-
 // Scores of a tile and what of them survives, by oneDNN and a pass of its own, as searches have it.
 void BM_SgemmAndFilter(benchmark::State& state) {
   const int64_t dim = state.range(0);
@@ -176,9 +210,9 @@ void BM_SgemmAndFilter(benchmark::State& state) {
     MultiplyByTransposed(queries.data(), dim, kTileQueries, docs.data(), dim, kTileDocs, dim,
                          scores.data(), kTileDocs);
     for (int64_t query = 0; query < kTileQueries; ++query) {
-      benchmark::DoNotOptimize(FilterScores({scores.data() + query * kTileDocs, kTileDocs, AllGroups(kTileDocs)}, 0,
-                                            {kNothingSurvives, 1, 0}, bounds, 0, lower.data(),
-                                            doc.data(), kTileDocs));
+      benchmark::DoNotOptimize(
+          FilterScores({scores.data() + query * kTileDocs, kTileDocs, AllGroups(kTileDocs)}, 0,
+                       {kNothingSurvives, 1, 0}, bounds, 0, lower.data(), doc.data(), kTileDocs));
     }
   }
   SetOperations(state, TileOperations(dim));
@@ -276,8 +310,9 @@ void BM_FilterScores(benchmark::State& state) {
   std::vector<float> lower(static_cast<size_t>(kTileDocs + kCandidatePadding));
   std::vector<int32_t> doc(lower.size());
   for (auto _ : state) {
-    benchmark::DoNotOptimize(FilterScores({scores.data(), kTileDocs, AllGroups(kTileDocs)}, 0, {1, 1, 1}, bounds, 0,
-                                          lower.data(), doc.data(), kTileDocs));
+    benchmark::DoNotOptimize(FilterScores({scores.data(), kTileDocs, AllGroups(kTileDocs)}, 0,
+                                          {1, 1, 1}, bounds, 0, lower.data(), doc.data(),
+                                          kTileDocs));
   }
   state.SetItemsProcessed(state.iterations() * kTileDocs);
 }
@@ -352,6 +387,7 @@ void Dims(benchmark::internal::Benchmark* benchmark) {
 #if defined(__x86_64__)
 BENCHMARK(BM_PeakFloat32);
 BENCHMARK(BM_PeakInt8);
+BENCHMARK(BM_PeakTiles);
 #endif
 BENCHMARK(BM_ScoreCodes)->Apply(Dims);
 BENCHMARK(BM_ScoreTwoDigits)->Apply(Dims);

@@ -78,7 +78,8 @@ bool BatchSearch<T>::CodesPay(IndexRange block, int64_t newly_refined, int64_t r
   const double queries = static_cast<double>(num_queries_);
   const double pairs = queries * static_cast<double>(block.size());
   if (sampling_) return static_cast<double>(refined) <= kJudgedShareOfSample * pairs;
-  if (static_cast<double>(newly_refined) <= BreakEvenRefinedShare(dim_, HasInt8Tiles()) * pairs) return true;
+  if (static_cast<double>(newly_refined) <= BreakEvenRefinedShare(dim_, HasInt8Tiles()) * pairs)
+    return true;
   if (chunk_begin_ > 0) return false;
   const double expected = ExpectedRefinedAfterSample({.num_queries = num_queries_,
                                                       .num_docs = block.end,

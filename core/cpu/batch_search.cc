@@ -349,8 +349,8 @@ void BatchSearch<T>::TakeCandidates(int64_t query, int64_t split, const ScoreRow
                                     int64_t first_doc, Worker& worker) {
   const int64_t list_index = ListOf(query, split);
   CandidateList<T>& list = candidates_.list(list_index);
-  const DocBounds docs = screen_->candidates_are_coded() ? bounds_->At(first_doc)
-                                                         : bounds_->CandidatesAt(first_doc);
+  const DocBounds docs =
+      screen_->candidates_are_coded() ? bounds_->At(first_doc) : bounds_->CandidatesAt(first_doc);
   for (int64_t next = 0;;) {
     const FilterResult result =
         FilterScores(scores, next, query_bounds_[static_cast<size_t>(list_index)], docs,
@@ -399,8 +399,8 @@ void BatchSearch<T>::DropBelowThreshold(int64_t query, int64_t split,
   for (int64_t i = 0; i < list.size; ++i) {
     const int32_t doc = list.doc[i];
     double error = factor * static_cast<double>(bounds_->norm[static_cast<size_t>(doc)]);
-    // Either may be the greater one, of docs that were refined before codes got another digit. A NaN
-    // of codes stays one.
+    // Either may be the greater one, of docs that were refined before codes got another digit. A
+    // NaN of codes stays one.
     if (coded) error = std::max(bounds_->ErrorOf(doc, bounds), error);
     const double upper = UpperBound(list.lower[i], doc, error);
     list.lower[kept] = list.lower[i];

@@ -164,8 +164,8 @@ class BatchSearch {
   void ScreenBlock(IndexRange block, int worker);
   void ScreenTile(IndexRange queries, IndexRange docs, int64_t block_begin, int64_t split,
                   Worker& worker);
-  // Appends to the query's list which docs, from the chunk's `first_doc` on, whose scores are given,
-  // may reach the top k.
+  // Appends to the query's list which docs, from the chunk's `first_doc` on, whose scores are
+  // given, may reach the top k.
   void TakeCandidates(int64_t query, int64_t split, const ScoreRow& scores, int64_t first_doc,
                       Worker& worker);
   // The same where they have to be refined first, in two steps.

@@ -160,8 +160,8 @@ TEST_F(CpuEngineTest, EqualsTheOracleWithTinyChunksTilesAndBuffers) {
 }
 
 TEST_F(CpuEngineTest, GuessesThresholdsAndMakesUpForThoseThatAreTooHigh) {
-  for (const ScreenKind screen : {ScreenKind::kFloat32Gemm, ScreenKind::kInt8Codes,
-                                  ScreenKind::kInt16Codes}) {
+  for (const ScreenKind screen :
+       {ScreenKind::kFloat32Gemm, ScreenKind::kInt8Codes, ScreenKind::kInt16Codes}) {
     for (const int64_t splits : {1, 2}) {
       SCOPED_TRACE(std::string(ScreenKindName(screen)) + " splits " + std::to_string(splits));
       Make({.params = {.k = 50}}, /*ties=*/false);

@@ -49,7 +49,7 @@ CpuWarmDocs::CpuWarmDocs(const ProblemShape& shape, ScreenKind screen)
 
 int64_t CpuWarmDocs::item_bytes() const {
   return HasCodes(screen_) ? CodeBytes(num_docs_, dim_, CodeDigits(screen_))
-                                           : num_docs_ * dim_ * kFloatBytes;
+                           : num_docs_ * dim_ * kFloatBytes;
 }
 
 int64_t CpuWarmDocs::row_bytes() const { return HugePages::RoundUp(item_bytes()); }
@@ -113,7 +113,8 @@ void CpuWarmDocs::Clear() {
 
 KeptDocs CpuWarmDocs::KeptFrom(int64_t doc) {
   if (HasCodes(screen_)) {
-    return {.codes = reinterpret_cast<uint8_t*>(rows_.data()) + doc / kPanelDocs * PanelBytes(dim_, CodeDigits(screen_)),
+    return {.codes = reinterpret_cast<uint8_t*>(rows_.data()) +
+                     doc / kPanelDocs * PanelBytes(dim_, CodeDigits(screen_)),
             .scales = scales_.data() + doc,
             .centre = centre_.data()};
   }

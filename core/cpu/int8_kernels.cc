@@ -230,8 +230,8 @@ float CentreRow(const float* values, const float* centre, int64_t dim, float* ou
 
 CodedRow EncodeRow(const float* values, float scale, float inverse, int64_t dim, int digits,
                    uint8_t* codes) {
-  return HWY_DYNAMIC_DISPATCH(EncodeRowImpl)
-  (values, scale, inverse, dim, digits, StoredZero(), reinterpret_cast<int8_t*>(codes));
+  return HWY_DYNAMIC_DISPATCH(EncodeRowImpl)(values, scale, inverse, dim, digits, StoredZero(),
+                                             reinterpret_cast<int8_t*>(codes));
 }
 
 void FillQueryDigits(int64_t dim, int8_t* codes) {

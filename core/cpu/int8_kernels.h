@@ -6,9 +6,9 @@
 // panels of kPanelDocs docs, for each digit [kPanelDocs / kLaneDocs][steps][kLaneDocs][4] bytes,
 // steps = CodeSteps(dim): four dims of one doc side by side, as a dot product instruction for 8-bit
 // integers takes them.
-// Where tiles multiply them (HasInt8Tiles) they are stored as they are, else as digit + 128, unsigned:
-// StoredZero. Codes of queries lie in rows of signed bytes. What fills
-// up the last step is a digit of 0 on both sides.
+// Where tiles multiply them (HasInt8Tiles) they are stored as they are, else as digit + 128,
+// unsigned: StoredZero. Codes of queries lie in rows of signed bytes. What fills up the last step
+// is a digit of 0 on both sides.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,9 @@
 namespace tiny_knn {
 
 inline constexpr int64_t kPanelDocs = 64;
-inline constexpr int64_t kLaneDocs = 16;      // of a vector
+inline constexpr int64_t kLaneDocs = 16;  // of a vector
 inline constexpr int64_t kStepBytes = 4 * kLaneDocs;
-inline constexpr int kGreatestCode = 127;   // of one digit
+inline constexpr int kGreatestCode = 127;    // of one digit
 inline constexpr float kLowDigit = 0x1p-8F;  // what a low digit counts
 
 // A doc's digit of 0 as it is stored, and what any digit as a byte is xored with.

@@ -146,9 +146,9 @@ void ExpectScoresRight(Problem p, double share) {
         continue;
       }
       // The sum's order may differ by some roundings.
-      ASSERT_LT(score + error_of(static_cast<size_t>(d)),
-                p.query_bounds[static_cast<size_t>(q)].threshold +
-                    0x1p-20F * (std::abs(score) + 1000))
+      ASSERT_LT(
+          score + error_of(static_cast<size_t>(d)),
+          p.query_bounds[static_cast<size_t>(q)].threshold + 0x1p-20F * (std::abs(score) + 1000))
           << where << ", doc " << d;
     }
     for (int64_t d = p.num_docs; d < stride; ++d) {
@@ -202,13 +202,11 @@ TEST(Int8KernelsTest, CodesAreTheNearestAndTheirSumsAreRight) {
     }
     EXPECT_EQ(greatest, expected_greatest);
     // A scale that is too small clips.
-    for (const auto& [scale, digits] : {std::pair(greatest / kGreatestCode, 1),
-                                        std::pair(greatest / kGreatestCode, 2),
-                                        std::pair(greatest / 300, 1),
-                                        std::pair(greatest / 300, 2)}) {
+    for (const auto& [scale, digits] :
+         {std::pair(greatest / kGreatestCode, 1), std::pair(greatest / kGreatestCode, 2),
+          std::pair(greatest / 300, 1), std::pair(greatest / 300, 2)}) {
       std::vector<uint8_t> codes(static_cast<size_t>(digits * dim));
-      const CodedRow coded =
-          EncodeRow(centred.data(), scale, 1 / scale, dim, digits, codes.data());
+      const CodedRow coded = EncodeRow(centred.data(), scale, 1 / scale, dim, digits, codes.data());
       int64_t squared_digits[2] = {0, 0};
       double squared_residual = 0;
       for (int64_t j = 0; j < dim; ++j) {
@@ -216,8 +214,8 @@ TEST(Int8KernelsTest, CodesAreTheNearestAndTheirSumsAreRight) {
         double residual = static_cast<double>(centred[i]);
         double unit = static_cast<double>(scale);
         for (int digit = 0; digit < digits; ++digit, unit /= 256) {
-          const int code = static_cast<int8_t>(codes[static_cast<size_t>(digit * dim + j)] ^
-                                               StoredZero());
+          const int code =
+              static_cast<int8_t>(codes[static_cast<size_t>(digit * dim + j)] ^ StoredZero());
           EXPECT_LE(std::abs(code), kGreatestCode);
           squared_digits[digit] += code * code;
           residual -= unit * code;

@@ -128,8 +128,8 @@ void Int8Screen::CodeQuery(int64_t query) {
   // norm that it is multiplied by.
   const double low_norm =
       static_cast<double>(scale * kLowDigit) * std::sqrt(squared_low) * (1 + 0x1p-50);
-  const double left = std::max(NormUpperBound(squared_residual, dim_),
-                               low_norm * static_cast<double>(kLowDigit));
+  const double left =
+      std::max(NormUpperBound(squared_residual, dim_), low_norm * static_cast<double>(kLowDigit));
   bounds.error_factor = RoundUp(left * (1 + 0x1p-20));
   bounds.residual_factor = RoundUp(query_norms_[i] * (1 + 0x1p-20));
 }

@@ -53,7 +53,7 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
   struct DocScratch {
     std::vector<float> row;      // where converted, or made of unit length for cosine
     std::vector<float> centred;  // less the centre
-    std::vector<uint8_t> codes;    // [digits_, dim]
+    std::vector<uint8_t> codes;  // [digits_, dim]
   };
   void CodeQueries();
   void CodeQuery(int64_t query);
@@ -72,7 +72,7 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
   const int64_t dim_;
   int digits_;
   bool was_refined_ = false;  // by one digit, before there was another
-  int64_t code_stride_;  // of queries
+  int64_t code_stride_;       // of queries
   Float32Screen<float> units_;
   AlignedVector<int8_t> query_codes_;  // [num_queries, code_stride_]
   std::vector<CodedQuery> queries_;

@@ -55,7 +55,8 @@ std::vector<Rows> HardRows(int64_t dim) {
   add([&](int64_t) { return std::ldexp(normal(random), -140); });
   // What codes leave of a query is what they leave of a doc: the errors of all dims add up.
   Rows same = all.front();
-  for (size_t i = 0; i < same.docs.size(); ++i) same.docs[i] = same.queries[i % same.queries.size()];
+  for (size_t i = 0; i < same.docs.size(); ++i)
+    same.docs[i] = same.queries[i % same.queries.size()];
   all.push_back(same);
   return all;
 }

@@ -10,8 +10,7 @@
 namespace tiny_knn {
 namespace {
 
-#define TINY_KNN_AMX \
-  __attribute__((target("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl")))
+#define TINY_KNN_AMX __attribute__((target("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl")))
 
 #define TINY_KNN_INLINE inline __attribute__((always_inline))
 

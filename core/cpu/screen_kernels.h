@@ -40,9 +40,10 @@ struct TileBounds {
 
 // Where the scores of a tile go.
 struct TileScores {
-  float* scores;     // [queries of the tile, stride]
+  float* scores;  // [queries of the tile, stride]
   int64_t stride;
-  uint64_t* groups;  // [queries of the tile]: bit g, whether docs from g * kGroupDocs on may survive
+  uint64_t*
+      groups;  // [queries of the tile]: bit g, whether docs from g * kGroupDocs on may survive
 };
 
 // One query's scores in a tile: those of groups that may hold survivors.

@@ -224,7 +224,8 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.threads = limits.threads;
   plan.doc_splits = splits;
   const int64_t num_docs = std::max<int64_t>(shape.num_docs, 1);
-  const int64_t block_bytes_per_doc = coded ? CodeDigits(screen) * ((shape.dim + 3) / 4 * 4) : shape.dim * 4;
+  const int64_t block_bytes_per_doc =
+      coded ? CodeDigits(screen) * ((shape.dim + 3) / 4 * 4) : shape.dim * 4;
   int64_t docs_in_cache = kDocBlockBytes / block_bytes_per_doc;
   const int64_t stored_row_bytes = shape.dim * ItemSize(shape.doc_dtype);
   if (coded && shape.docs_are_fetched) {

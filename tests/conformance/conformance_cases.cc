@@ -386,7 +386,7 @@ const std::vector<Case>& AllCases() {
     AddFineSelections(list);
     AddManyQueries(list);
     AddManyDocs(list);
-  AddTwoDigits(list);
+    AddTwoDigits(list);
     AddLongRows(list);
     AddShapes(list);
     AddDTypePairs(list);
