@@ -135,7 +135,8 @@ absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t e
     chunk_ = rows->front();
     chunk_.rows = end - begin;
     pieces = *std::move(rows);
-    if (docs.needs_fetch()) fetched_from_ = &docs;
+    fetched_from_ = docs.needs_fetch() && !docs.IsBetterReadInPlace() ? &docs : nullptr;
+    block_rows_.reset();
     if (FetchesEach(docs)) {
       each_from_ = &docs;
       const int64_t bytes = kMostRefined * dim_ * ItemSize(docs.dtype());

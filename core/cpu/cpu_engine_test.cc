@@ -43,6 +43,27 @@ struct Results : TopKSink {
   std::vector<int64_t> indices;
 };
 
+// Rows in memory that need to be fetched, and cannot be: only IsBetterReadInPlace helps.
+class InPlaceRows : public RowSource {
+ public:
+  InPlaceRows(const MatrixView& rows)
+      : RowSource("docs", rows.dtype, rows.rows, rows.dim), view_(rows) {}
+  absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
+    return view_.Slice(begin, end);
+  }
+  bool needs_fetch() const override { return true; }
+  bool IsBetterReadInPlace() override { return true; }
+  absl::Status Fetch(const RowSelection&, std::byte*) override {
+    return absl::InternalError("fetched");
+  }
+  void Release() override {}
+  absl::Status CheckUnchanged() override { return absl::OkStatus(); }
+  int64_t buffer_bytes_per_row() const override { return 0; }
+
+ private:
+  const MatrixView view_;
+};
+
 struct Problem {
   int64_t num_queries = 17;
   int64_t num_docs = 3000;
@@ -154,6 +175,28 @@ TEST_F(CpuEngineTest, EqualsTheOracleWithTinyChunksTilesAndBuffers) {
     plan.candidate_capacity = 9;
     for (const int64_t splits : {1, 3}) {
       plan.doc_splits = splits;
+      ExpectOracle(plan);
+    }
+  }
+}
+
+TEST_F(CpuEngineTest, ReadsInPlaceWhatIsBetterReadThere) {
+  for (const int64_t num_queries : {3, 70}) {
+    for (const ScreenKind screen :
+         {ScreenKind::kFloat32Gemm, ScreenKind::kInt8Codes, ScreenKind::kInt16Codes}) {
+      SCOPED_TRACE(std::string(ScreenKindName(screen)) + " " + std::to_string(num_queries));
+      Make({.num_queries = num_queries, .params = {.k = 20}}, /*ties=*/false);
+      docs_ = std::make_unique<InPlaceRows>(MatrixView{doc_values_.data(), DType::kFloat32,
+                                                       problem_.num_docs, problem_.dim,
+                                                       problem_.dim * int64_t{sizeof(float)}});
+      SearchPlan plan = Plan(2);
+      plan.screen = screen;
+      plan.doc_block = 640;
+      plan.doc_tile = 128;
+      plan.doc_chunk = 1280;
+      plan.num_chunks = 3;
+      plan.sample_docs = num_queries > 64 ? 300 : 0;
+      plan.sample_rank = 12;
       ExpectOracle(plan);
     }
   }

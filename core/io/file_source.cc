@@ -20,6 +20,7 @@ namespace {
 constexpr int64_t kProbeDistance = int64_t{1} << 20;
 // Of a range so many bytes are looked at.
 constexpr int kCacheProbes = 16;
+constexpr int kFullCacheProbes = 256;
 // Files that the system reads ahead in one go need no thread.
 constexpr int64_t kLeastAheadBytes = int64_t{4} << 20;
 
@@ -76,14 +77,22 @@ std::unique_ptr<DirectReader> FileSource::OpenDirectly() const {
 }
 
 bool FileSource::IsMostlyCached(int64_t begin, int64_t end) const {
+  return 2 * CountCached(begin, end, kCacheProbes) > kCacheProbes;
+}
+
+bool FileSource::IsCached(int64_t begin, int64_t end) const {
+  return !not_at_hand_ && CountCached(begin, end, kFullCacheProbes) == kFullCacheProbes;
+}
+
+int FileSource::CountCached(int64_t begin, int64_t end, int probes) const {
   int cached = 0;
-  for (int i = 1; i <= kCacheProbes; ++i) {
+  for (int i = 1; i <= probes; ++i) {
     std::byte probe;
     const iovec part = {&probe, 1};
-    const int64_t offset = begin + (end - begin) / (kCacheProbes + 1) * i;
+    const int64_t offset = begin + (end - begin) / (probes + 1) * i;
     if (preadv2(file_.fd.get(), &part, 1, offset, RWF_NOWAIT) == 1) ++cached;
   }
-  return 2 * cached > kCacheProbes;
+  return cached;
 }
 
 void FileSource::ExpectReading(int64_t row) {

@@ -42,8 +42,10 @@ class FileSource : public RowSource {
   // A reader of this file past the page cache, or null.
   std::unique_ptr<DirectReader> OpenDirectly() const;
 
-  // Whether the system holds more than half of the bytes in memory, as far as some of them tell.
+  // Whether the system holds more than half of the bytes in memory, or all of them, as far as some
+  // of them tell.
   bool IsMostlyCached(int64_t begin, int64_t end) const;
+  bool IsCached(int64_t begin, int64_t end) const;
 
   // RowSource::ExpectFetch, in C order. Any thread.
   void ExpectReading(int64_t row);
@@ -58,6 +60,9 @@ class FileSource : public RowSource {
   absl::Status ReadEachStoredRow(std::span<const int64_t> rows, std::byte* out);
 
  private:
+  // How many of so many bytes, spread over the range, the system holds in memory.
+  int CountCached(int64_t begin, int64_t end, int probes) const;
+
   // Bytes that are waited for.
   absl::Status ReadWaiting(int64_t offset, std::byte* out, int64_t bytes) const;
 

@@ -1,6 +1,8 @@
 // Rows of .npy files: mapped, or read into a buffer that transposes or swaps.
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -45,13 +47,29 @@ FileSource::Ahead AheadOf(const NpyHeader& header) {
   return {AheadRows(header), std::max<int64_t>(1, AheadRows(header) / kAheadSteps)};
 }
 
+// Of ranges of this size, which of both ways is the faster one is measured, on so many pieces each.
+constexpr int64_t kLeastMeasuredBytes = int64_t{64} << 20;
+constexpr int64_t kMeasuredPiece = int64_t{256} << 10;
+constexpr int kMeasuredPieces = 8;
+// A mapping has to be so much faster: rows that are wanted again come from it more slowly.
+constexpr double kFasterInPlace = 1.25;
+
+// Reads a byte of each cache line.
+uint8_t Touch(const std::byte* data, int64_t bytes) {
+  uint8_t sum = 0;
+  for (int64_t at = 0; at < bytes; at += 64) sum += static_cast<uint8_t>(data[at]);
+  return sum;
+}
+
 // Views point into the mapped file.
 class MappedSource final : public FileSource {
  public:
   MappedSource(std::string name, const NpyHeader& header, OpenedFile file,
-               std::unique_ptr<MappedFile> mapping)
+               std::unique_ptr<MappedFile> mapping, std::optional<bool> maps_faster)
       : FileSource(std::move(name), header, std::move(file), AheadOf(header)),
-        mapping_(std::move(mapping)) {}
+        mapping_(std::move(mapping)),
+        least_measured_bytes_(maps_faster.has_value() ? 0 : kLeastMeasuredBytes),
+        maps_faster_(maps_faster) {}
 
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
     mapping_->WillNeed(OffsetOf(begin), OffsetOf(end));
@@ -73,6 +91,15 @@ class MappedSource final : public FileSource {
   void ReadPastCache(bool past_cache) override { past_cache_ = past_cache; }
 
   bool needs_fetch() const override { return true; }
+
+  bool IsBetterReadInPlace() override {
+    if (is_direct_ || started_end_ - started_begin_ < least_measured_bytes_ ||
+        !IsCached(started_begin_, started_end_)) {
+      return false;
+    }
+    if (!maps_faster_.has_value()) maps_faster_ = MapsFasterThanItCopies();
+    return *maps_faster_;
+  }
 
   absl::Status Fetch(const RowSelection& rows, std::byte* out) override {
     if (is_direct_ && (rows.step == 1 || rows.step * row_bytes() < kSparseBytes)) {
@@ -113,11 +140,34 @@ class MappedSource final : public FileSource {
     ahead().SeekTo(begin);
     const int64_t first = OffsetOf(begin);
     const int64_t last = OffsetOf(end);
+    started_begin_ = first;
+    started_end_ = last;
     if (last > first) {
       used_begin_ = used_end_ == 0 ? first : std::min(used_begin_, first);
       used_end_ = std::max(used_end_, last);
     }
     return {mapping_->bytes().data() + first, dtype(), end - begin, dim(), row_bytes()};
+  }
+
+  // Of the range that was started. Pieces are taken in turn, each once: what a piece costs is what
+  // its first touch costs.
+  bool MapsFasterThanItCopies() {
+    using Clock = std::chrono::steady_clock;
+    const int64_t distance = (started_end_ - started_begin_) / (2 * kMeasuredPieces + 1);
+    std::vector<std::byte> copy(static_cast<size_t>(kMeasuredPiece));
+    volatile uint8_t touched = 0;
+    Clock::duration taken[2] = {};
+    for (int i = 0; i < 2 * kMeasuredPieces; ++i) {
+      const int64_t at = started_begin_ + distance * i;
+      const bool copies = i % 2 == 0;
+      const Clock::time_point start = Clock::now();
+      if (copies && !ReadExactly(at, copy.data(), kMeasuredPiece).ok()) return false;
+      const std::byte* const data = copies ? copy.data() : mapping_->bytes().data() + at;
+      touched = static_cast<uint8_t>(touched + Touch(data, kMeasuredPiece));
+      taken[copies ? 0 : 1] += Clock::now() - start;
+    }
+    return kFasterInPlace * std::chrono::duration<double>(taken[1]) <
+           std::chrono::duration<double>(taken[0]);
   }
 
   // Waits for rows to arrive from the disk.
@@ -151,6 +201,10 @@ class MappedSource final : public FileSource {
   // Bytes handed out since the last Release; both 0 when none.
   int64_t used_begin_ = 0;
   int64_t used_end_ = 0;
+  int64_t started_begin_ = 0;
+  int64_t started_end_ = 0;
+  const int64_t least_measured_bytes_;
+  std::optional<bool> maps_faster_;  // nothing: not measured yet
 };
 
 // Rows are read into a buffer: for Fortran order, foreign byte order, data that is not aligned to
@@ -295,7 +349,8 @@ absl::StatusOr<std::unique_ptr<RowSource>> OpenNpyRowSource(const std::string& p
     absl::StatusOr<std::unique_ptr<MappedFile>> mapping =
         MappedFile::Map(file->fd.get(), header->data_offset + header->data_bytes(), path);
     if (mapping.ok()) {
-      return std::make_unique<MappedSource>(path, *header, *std::move(file), *std::move(mapping));
+      return std::make_unique<MappedSource>(path, *header, *std::move(file), *std::move(mapping),
+                                            hooks.maps_faster);
     }
   }
   return std::make_unique<BufferedSource>(path, *header, *std::move(file));

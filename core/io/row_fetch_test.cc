@@ -65,6 +65,39 @@ TEST(RowFetchTest, FetchedRowsAreThoseOfTheViewInEveryLayout) {
   }
 }
 
+TEST(RowFetchTest, RangesInThePageCacheAreReadInPlaceWhereThatIsFaster) {
+  const std::string path = TestPath("m.npy");
+  WriteFile(path, NpyBytes(20000, 300, {}));
+  const auto better = [&path](std::optional<bool> maps_faster) {
+    const auto source = OpenNpyRowSource(path, std::nullopt, {.maps_faster = maps_faster});
+    EXPECT_TRUE((*source)->StartRows(100, 19000).ok());
+    EXPECT_TRUE((*source)->needs_fetch());
+    return (*source)->IsBetterReadInPlace();
+  };
+  EXPECT_TRUE(better(true));
+  EXPECT_FALSE(better(false));
+  EXPECT_FALSE(better(std::nullopt)) << "too small to measure";
+  if (Evict(path)) {
+    EXPECT_FALSE(better(true)) << "on the disk";
+  }
+  WriteFile(path, NpyBytes(1000, 17, {.big_endian = true}));
+  EXPECT_FALSE(
+      OpenNpyRowSource(path, std::nullopt, {.maps_faster = true}).value()->IsBetterReadInPlace());
+}
+
+TEST(RowFetchTest, BothWaysOfReadingALargeRangeAreMeasured) {
+  const std::string path = TestPath("large.npy");
+  WriteFile(path, NpyBytes(60000, 300, {}));
+  const auto source = OpenNpyRowSource(path, std::nullopt);
+  const auto views = (*source)->StartRows(0, 60000);
+  ASSERT_TRUE(views.ok());
+  const bool better = (*source)->IsBetterReadInPlace();
+  // Whichever it is, it stays, and nothing is different.
+  EXPECT_EQ((*source)->IsBetterReadInPlace(), better);
+  ExpectFetched(**source, {59000, 1000});
+  EXPECT_EQ(static_cast<const int32_t*>(views->front().Row(59999))[299], Value(59999, 299));
+}
+
 TEST(RowFetchTest, FetchesEachOfAnyRowsWhetherTheyAreInThePageCacheOrNot) {
   const std::string path = TestPath("x.npy");
   constexpr int64_t kRows = 20000;

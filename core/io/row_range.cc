@@ -24,6 +24,7 @@ class RowRange final : public RowSource {
   }
   int64_t most_rows_in_place() const override { return rows_->most_rows_in_place(); }
   bool needs_fetch() const override { return rows_->needs_fetch(); }
+  bool IsBetterReadInPlace() override { return rows_->IsBetterReadInPlace(); }
   absl::Status Fetch(const RowSelection& rows, std::byte* out) override {
     return rows_->Fetch({begin_ + rows.begin, rows.count, rows.step}, out);
   }

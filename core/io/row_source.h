@@ -56,6 +56,11 @@ class RowSource {
   // Whether rows of a view of StartRows are there only after Fetch; else Fetch is not to be called.
   virtual bool needs_fetch() const { return false; }
 
+  // Whether the range that was started is better read from its views, as if needs_fetch() were
+  // false: where the system has it in memory, as far as a look tells, and maps it faster than it
+  // copies it. Measured once, in less than a millisecond, unless the range is small.
+  virtual bool IsBetterReadInPlace() { return false; }
+
   // Copies rows of the range that was started to `out` [rows.count, dim], as in a view; with a step
   // of 1 they are then in the view, too. What it takes of the file it reads, so that neither faults
   // nor truncation raise a signal, and memory that is used again and again stays in cache: half the
@@ -113,6 +118,8 @@ class RowSource {
 // For tests only; rows never depend on it.
 struct RowSourceTestHooks {
   bool never_map = false;  // as if no file could be mapped
+  // In the place of a measurement, and of ranges of any size.
+  std::optional<bool> maps_faster = std::nullopt;
 };
 
 // Opens the 2-D .npy file at `path`: C order in native byte order is mapped and handed out without
