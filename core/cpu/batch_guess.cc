@@ -66,8 +66,9 @@ bool BatchSearch<T>::ScreenSample() {
   bool complete = true;
   // Each block is spread over the whole sample, and no larger than what fills lists: where every
   // doc beats those before it, only the first block's docs all survive.
-  const int64_t docs =
-      std::min(BlockDocs(0), (2 * Capacity() + kTileDocs - 1) / kTileDocs * kTileDocs);
+  int64_t docs = std::min(BlockDocs(0), (2 * Capacity() + kTileDocs - 1) / kTileDocs * kTileDocs);
+  // Nor than what a screen has room for that takes the place of codes between two blocks.
+  if (screen_->refiner() != nullptr) docs = std::min(docs, BlockDocsWithoutCodes());
   const int64_t step = (chunk_.rows + docs - 1) / docs;
   int64_t position = 0;
   for (int64_t first = 0; first < step && complete; ++first) {

@@ -135,7 +135,8 @@ absl::Status BatchSearch<T>::OpenChunk(RowSource& docs, int64_t begin, int64_t e
     chunk_ = rows->front();
     chunk_.rows = end - begin;
     pieces = *std::move(rows);
-    fetched_from_ = docs.needs_fetch() && !docs.IsBetterReadInPlace() ? &docs : nullptr;
+    const bool fetches = docs.needs_fetch() && (prepared_ || !docs.IsBetterReadInPlace());
+    fetched_from_ = fetches ? &docs : nullptr;
     block_rows_.reset();
     if (FetchesEach(docs)) {
       each_from_ = &docs;

@@ -18,7 +18,7 @@ MatrixView BlockRows::Start(RowSource& docs, const RowSelection& rows) {
   row_bytes_ = docs.dim() * ItemSize(docs.dtype());
   const int64_t bytes = rows.count * row_bytes_;
   if (bytes > large_.bytes() && bytes >= HugePages::kPageBytes) {
-    small_ = {};
+    AlignedVector<std::byte>().swap(small_);
     if (!large_.Allocate(bytes)) throw std::bad_alloc();
   } else if (large_.bytes() == 0 && bytes > static_cast<int64_t>(small_.size())) {
     small_ = AlignedVector<std::byte>(static_cast<size_t>(bytes));

@@ -235,6 +235,25 @@ TEST_F(CpuEngineTest, GuessesThresholdsAndMakesUpForThoseThatAreTooHigh) {
   }
 }
 
+// In the middle of a sample, whose blocks then have to fit what takes the place of codes.
+TEST_F(CpuEngineTest, GivesCodesUpWithinASampleOfLongRows) {
+  for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine}) {
+    Problem problem{.num_docs = 6000, .dim = 200, .params = {.k = 60, .metric = metric}};
+    Make(problem, /*ties=*/false);
+    for (size_t i = 0; i < doc_values_.size(); i += 200) {
+      doc_values_[i] = i / 200 % 2 == 0 ? 1e4F : -1e4F;
+    }
+    for (size_t i = 0; i < query_values_.size(); i += 200) query_values_[i] = 0;
+    SearchPlan plan = Plan(2);
+    plan.screen = ScreenKind::kInt8Codes;
+    plan.doc_block = 128;
+    plan.doc_tile = 128;
+    plan.sample_docs = 6000;  // judged after 2,048
+    plan.sample_rank = 70;
+    ExpectOracle(plan);
+  }
+}
+
 TEST_F(CpuEngineTest, GivesCodesUpWhereTheyTellNothingApart) {
   for (const Metric metric : {Metric::kInnerProduct, Metric::kCosine, Metric::kL2}) {
     for (const int64_t sample_docs : {0, 500}) {

@@ -123,12 +123,13 @@ namespace {
 constexpr int64_t kGroup = 6;
 
 // Adds the products of a row of a query's digits and a panel's to sums, [kPanelDocs].
-void AddProductsPortably(const int8_t* query, const uint8_t* panel, int64_t steps, int32_t* sums) {
+void AddProductsPortably(const int8_t* query, const uint8_t* panel, int64_t steps, uint32_t* sums) {
   for (int64_t first = 0; first < kPanelDocs; first += kLaneDocs, sums += kLaneDocs) {
     for (int64_t step = 0; step < steps; ++step, panel += kStepBytes) {
       for (int64_t doc = 0; doc < kLaneDocs; ++doc) {
         for (int64_t j = 0; j < 4; ++j) {
-          sums[doc] += int{query[4 * step + j]} * int{panel[4 * doc + j]};
+          // Unsigned, since sums of bytes as they are stored may wrap on the way to theirs.
+          sums[doc] += static_cast<uint32_t>(int{query[4 * step + j]} * int{panel[4 * doc + j]});
         }
       }
     }
@@ -139,18 +140,19 @@ void AddProductsPortably(const int8_t* query, const uint8_t* panel, int64_t step
 void ScorePanelPortably(const CodedQuery& query, const uint8_t* panel, const float* doc_scales,
                         int64_t num_docs, int digits, int64_t dim, float* scores) {
   const int64_t steps = CodeSteps(dim);
-  int32_t high[kPanelDocs];
-  std::fill(high, high + kPanelDocs, query.offset);
+  uint32_t high[kPanelDocs];
+  std::fill(high, high + kPanelDocs, static_cast<uint32_t>(query.offset));
   AddProductsPortably(query.codes, panel, steps, high);
   float products[kPanelDocs];
-  std::copy(high, high + kPanelDocs, products);
+  const auto as_float = [](uint32_t sum) { return static_cast<float>(static_cast<int32_t>(sum)); };
+  std::transform(high, high + kPanelDocs, products, as_float);
   if (digits == 2) {
-    int32_t low[kPanelDocs];
-    std::fill(low, low + kPanelDocs, query.low_offset);
+    uint32_t low[kPanelDocs];
+    std::fill(low, low + kPanelDocs, static_cast<uint32_t>(query.low_offset));
     AddProductsPortably(query.codes, panel + DigitBytes(dim), steps, low);
     AddProductsPortably(query.codes + QueryDigitBytes(dim), panel, steps, low);
     for (int64_t doc = 0; doc < kPanelDocs; ++doc) {
-      products[doc] = std::fma(static_cast<float>(low[doc]), kLowDigit, products[doc]);
+      products[doc] = std::fma(as_float(low[doc]), kLowDigit, products[doc]);
     }
   }
   for (int64_t doc = 0; doc < num_docs; ++doc) {

@@ -1,6 +1,7 @@
 #include "core/cpu/int8_screen.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -76,7 +77,9 @@ bool Int8Screen::AddDigit(int64_t max_block) {
   digits_ = 2;
   was_refined_ = true;
   max_block_ = max_block;
-  block_panels_ = {};  // its memory first
+  // Their memory first.
+  AlignedVector<uint8_t>().swap(block_panels_);
+  AlignedVector<int8_t>().swap(query_codes_);
   CodeQueries();
   SetCentre();
   return true;
@@ -187,6 +190,7 @@ void Int8Screen::SetCentre() {
 void Int8Screen::SetBlock(const MatrixView& rows, const KeptDocs& kept) {
   block_ = rows;
   if (kept.codes != nullptr) return SetPreparedBlock(kept);
+  assert(rows.rows <= max_block_);
   block_panels_.resize(static_cast<size_t>(CodeBytes(max_block_, dim_, digits_)));
   block_scales_.resize(static_cast<size_t>(max_block_));
   panels_ = block_panels_.data();

@@ -61,6 +61,8 @@ TINY_KNN_AMX void ConfigureTiles(int64_t num_queries, int64_t steps, int digits)
   set(TINY_KNN_QUERIES_1, others, 4 * steps);
   set(TINY_KNN_DOCS_0, steps, kTileBytes);
   set(TINY_KNN_DOCS_1, steps, kTileBytes);
+  // GCC's intrinsic says that it reads the first eight bytes only.
+  asm volatile("" : : "r"(&config) : "memory");
   _tile_loadconfig(&config);
 }
 
@@ -192,20 +194,25 @@ class Meanwhile {
 // Fetches the docs of the next block into the core's own cache, some steps after each tile.
 class Ahead {
  public:
-  Ahead(const uint8_t* docs, int64_t lane_bytes, int64_t steps_per_tile)
+  Ahead(const uint8_t* docs, int64_t dim, int digits, int64_t steps_per_tile)
       : next_(reinterpret_cast<const char*>(docs)),
-        lane_bytes_(lane_bytes),
+        lane_bytes_(LaneBytes(dim)),
+        digit_bytes_(digits == 2 ? DigitBytes(dim) : 0),
         steps_per_tile_(steps_per_tile) {}
   TINY_KNN_INLINE void AfterTile() {
     for (int64_t i = 0; i < steps_per_tile_; ++i, next_ += kStepBytes) {
       _mm_prefetch(next_, _MM_HINT_T1);
       _mm_prefetch(next_ + lane_bytes_, _MM_HINT_T1);
+      if (digit_bytes_ == 0) continue;
+      _mm_prefetch(next_ + digit_bytes_, _MM_HINT_T1);
+      _mm_prefetch(next_ + digit_bytes_ + lane_bytes_, _MM_HINT_T1);
     }
   }
 
  private:
   const char* next_;
   int64_t lane_bytes_;
+  int64_t digit_bytes_;
   int64_t steps_per_tile_;
 };
 
@@ -317,8 +324,7 @@ TINY_KNN_AMX void ScoreBlocks(const Scorer& scorer, int64_t begin, int64_t end,
   ConfigureTiles(block_queries, CodeSteps(dim), kDigits);
   const int64_t tiles_per_doc_block =
       (end - begin + block_queries - 1) / block_queries * TilesOf(dim);
-  const int64_t steps_per_tile =
-      (CodeSteps(dim) * kDigits + tiles_per_doc_block - 1) / tiles_per_doc_block;
+  const int64_t steps_per_tile = (CodeSteps(dim) + tiles_per_doc_block - 1) / tiles_per_doc_block;
   const auto in_panel = [&](int64_t doc) {
     return docs.panels + doc / kPanelDocs * PanelBytes(dim, kDigits) +
            doc % kPanelDocs / kLaneDocs * LaneBytes(dim);
@@ -327,7 +333,7 @@ TINY_KNN_AMX void ScoreBlocks(const Scorer& scorer, int64_t begin, int64_t end,
   Sums* sums = &both[0];
   Sums* before = &both[1];
   for (int64_t doc = 0; doc < docs.count; doc += kBlockDocs) {
-    Ahead ahead(in_panel(doc + kBlockDocs), LaneBytes(dim), steps_per_tile);
+    Ahead ahead(in_panel(doc + kBlockDocs), dim, kDigits, steps_per_tile);
     for (int64_t query = begin; query < end; query += block_queries) {
       const Block block{scorer.queries[query].codes, in_panel(doc), dim};
       if constexpr (kDigits == 2) {

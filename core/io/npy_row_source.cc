@@ -29,8 +29,9 @@ constexpr int64_t kMostTransposeRows = 32 * 1024;
 constexpr int64_t kLeastTransposeRows = 1024;
 // A thread asks for so much of what is ahead at a time, each time a short call.
 constexpr int64_t kAheadSteps = 16;
-// Rows that lie so far apart are read one by one, before all that lies between them has arrived.
-constexpr int64_t kSparseBytes = int64_t{64} << 10;
+// Rows that lie so far apart are read one by one, before all that lies between them has arrived: of
+// each, some pages are read twice then.
+constexpr int64_t kSparseBytes = int64_t{256} << 10;
 
 // Rows that take kReadAheadBytes.
 int64_t AheadRows(const NpyHeader& header) {

@@ -51,6 +51,8 @@ constexpr int64_t kWaitingBytes = 4 + 4;
 constexpr int64_t kDocScalarBytes = 12;
 // Thresholds, norms and other scalars of a query.
 constexpr int64_t kQueryScalarBytes = 128;
+// A block of codes takes no more than this share of the memory limit, its rows included.
+constexpr int64_t kBlockShare = 4;
 // Blocks of very long rows hold few docs; below this the GEMM has nothing to work with.
 constexpr int64_t kLeastDocBlock = 16;
 // Thresholds are guessed from one doc in so many, but from no fewer and no more than so many: for a
@@ -236,6 +238,12 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
                        ? std::min(docs_in_cache / kDocTile * kDocTile, kMaxDocBlock)
                        : std::max(docs_in_cache, kLeastDocBlock);
   if (coded) plan.doc_block = std::max(plan.doc_block / kCodedPanel * kCodedPanel, kCodedPanel);
+  // Under a tight limit queries want that memory more: another pass costs more than smaller blocks.
+  const int64_t most_bytes = (limits.memory_limit_bytes - limits.program_bytes) / kBlockShare;
+  while (coded && plan.doc_block >= 2 * kDocTile &&
+         plan.doc_block * (block_bytes_per_doc + BytesPerDoc(shape, screen)) > most_bytes) {
+    plan.doc_block = plan.doc_block / 2 / kDocTile * kDocTile;
+  }
   plan.doc_block = std::min(plan.doc_block, num_docs);
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
   plan.query_tile = std::min(queries, kQueryTile);
