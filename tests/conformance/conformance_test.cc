@@ -36,6 +36,8 @@ bool IsForThisLevel(const EngineUnderTest& engine) {
   const IsaLevel level = CurrentIsaLevel();
   // Tiles multiply codes only: the rest is what it is without them.
   if (level == IsaLevel::kAmx) return HasCodes(engine.screen);
+  // Without tiles nobody would choose codes of two digits, and they are slow.
+  if (engine.screen == ScreenKind::kInt16Codes) return level == BestIsaLevel();
   return !engine.at_best_level_only || level == std::min(BestIsaLevel(), IsaLevel::kAvx512);
 }
 
