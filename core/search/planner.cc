@@ -77,7 +77,7 @@ constexpr int64_t kSampledDocBytes = 28;
 constexpr int64_t kReaderStagingBytes = 2 * kMiB;
 // Codes of fewer docs, and of longer rows, are not tried; the cost says nothing of those.
 constexpr int64_t kLeastCodedDocs = 4096;
-// Where more of the docs are results, most survive.
+// Where more of the docs are results, most survive one digit.
 constexpr int64_t kLeastCodedDocsPerResult = 8;
 constexpr int64_t kMostCodedDim = 65536;
 // Norms of a row's codes and of what they leave, its scale, and for cosine 1 / its norm, float32
@@ -180,8 +180,12 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
       WorkingDType(shape.compute_dtype) == DType::kFloat32 && shape.dim <= kMostCodedDim;
   if (!possible) return ScreenKind::kFloat32Gemm;
   if (limits.screen.has_value()) return *limits.screen;
+  const bool most_survive = shape.num_docs / kLeastCodedDocsPerResult < shape.k;
+  // Docs that are kept have one digit for all searches, those of few queries too, which are bound
+  // by how many bytes there are to read.
+  const bool two_digits = limits.has_int8_tiles && !limits.keeps_docs;
   if (!limits.has_int8_dot_products || shape.num_docs < kLeastCodedDocs ||
-      shape.num_docs / kLeastCodedDocsPerResult < shape.k) {
+      (most_survive && !two_digits)) {
     return ScreenKind::kFloat32Gemm;
   }
   PassShape pass{.num_queries = queries,
@@ -200,14 +204,9 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
     pass.docs_are_codes = shape.doc_dtype == DType::kInt8 || shape.doc_dtype == DType::kUInt8;
     pass.queries_are_codes = shape.query_dtype == DType::kInt8;
   }
-  const double codes = Int8CodesCost(pass);
+  const double codes = most_survive ? std::numeric_limits<double>::infinity() : Int8CodesCost(pass);
   const double float32 = Float32GemmCost(pass);
-  // Docs that are kept have one digit for all searches, those of few queries too, which are bound
-  // by how many bytes there are to read.
-  if (limits.has_int8_tiles && !limits.keeps_docs &&
-      Int16CodesCost(pass) < std::min(codes, float32)) {
-    return ScreenKind::kInt16Codes;
-  }
+  if (two_digits && Int16CodesCost(pass) < std::min(codes, float32)) return ScreenKind::kInt16Codes;
   return codes < float32 ? ScreenKind::kInt8Codes : ScreenKind::kFloat32Gemm;
 }
 

@@ -275,6 +275,7 @@ TEST(PlannerTest, ChoosesASecondDigitWhereProductsAreNearlyFree) {
   EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000)), ScreenKind::kInt16Codes);
   EXPECT_EQ(screen(Shape(1024, 20'000, 768, 2000)), ScreenKind::kInt16Codes);
   EXPECT_EQ(screen(Shape(16, 200'000, 768, 10)), ScreenKind::kFloat32Gemm);
+  EXPECT_EQ(screen(Shape(1024, 5'000, 768, 1000)), ScreenKind::kInt16Codes);
   // Integers of 8 bits are codes of one digit.
   ProblemShape integers = Shape(1024, 200'000, 768, 2000);
   integers.doc_dtype = DType::kInt8;
