@@ -89,12 +89,12 @@ struct CodedDocs {
   int digits = 1;
 };
 
-// row i of scores, d: queries[i].centre_dot + (queries[i].scale * docs.scales[d]) * products, each
-// operation rounded once, the last two fused. `products` is the exact sum of products of high
+// Row i of out.scores, d: queries[i].centre_dot + (queries[i].scale * docs.scales[d]) * products,
+// each operation rounded once, the last two fused. `products` is the exact sum of products of high
 // digits, as a float; with two digits, to which kLowDigit times that of a high and a low one is
 // added, fused: products of low digits are left out. Docs begin at a panel; the queries' codes lie
 // QueryCodeBytes apart, in their order. Scores of a group without a survivor need not be written.
 void ScoreCodes(const CodedQuery* queries, int64_t num_queries, const CodedDocs& docs, int64_t dim,
-                const TileBounds& bounds, const TileScores& scores);
+                const TileBounds& bounds, const TileScores& out);
 
 }  // namespace tiny_knn

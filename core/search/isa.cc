@@ -59,8 +59,8 @@ bool FindInt8Tiles() {
   constexpr unsigned kInt8 = 1U << 25;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
   if ((edx & kTiles) == 0 || (edx & kInt8) == 0) return false;
-  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM, in no header of Debian 12
-  constexpr long kTileData = 18;               // XFEATURE_XTILE_DATA
+  constexpr int64_t kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM, in no header of Debian 12
+  constexpr int64_t kTileData = 18;               // XFEATURE_XTILE_DATA
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;
