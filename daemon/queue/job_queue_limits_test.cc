@@ -1,7 +1,6 @@
 // What a queue holds at most, how long, and at which cost.
 #include <unistd.h>
 
-#include <ctime>
 #include <fstream>
 #include <limits>
 #include <memory>
@@ -9,6 +8,7 @@
 #include <string>
 
 #include "daemon/queue/job_queue_for_test.h"
+#include "daemon/queue/speed_for_test.h"
 #include "fmt/format.h"
 #include "gtest/gtest.h"
 
@@ -182,14 +182,6 @@ int64_t ResidentBytes() {
   file >> pages >> pages;
   return pages * sysconf(_SC_PAGESIZE);
 }
-
-double CpuSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 TEST_F(JobQueueLimitsTest, HoldsTenThousandJobsQuicklyAndInLittleMemory) {
   constexpr int kJobs = 10'000;

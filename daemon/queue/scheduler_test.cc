@@ -1,7 +1,6 @@
 #include "daemon/queue/scheduler.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -9,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "daemon/queue/speed_for_test.h"
 #include "gtest/gtest.h"
 
 namespace tiny_knn {
@@ -166,15 +166,15 @@ TEST(SchedulerTest, ForeseesTwentyThousandJobsOfFiftyUsersInNoTime) {
   for (int64_t job = 1; job <= 20000; ++job) scheduler.Add(job, 1000 + job % 50, 0);
   double best = 1;
   for (int i = 0; i < 5; ++i) {
-    const auto began = std::chrono::steady_clock::now();
+    const double began = CpuSeconds();
     const Order order = scheduler.Order(
         std::nullopt, [](int64_t job, int64_t) { return job % 7 == 0 ? 8.0 : 1.0; });
     ASSERT_EQ(order.size(), 20000u);
-    best = std::min(
-        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+    best = std::min(best, CpuSeconds() - began);
   }
   RecordProperty("milliseconds", static_cast<int>(best * 1000));
-  EXPECT_LT(best, 0.5);  // a few milliseconds; the rest is for sanitizers and busy machines
+  if (kSanitized) return;
+  EXPECT_LT(best, 0.5);  // a few milliseconds; the rest is for busy machines
 }
 
 // The same by brute force.

@@ -154,14 +154,14 @@ TEST_F(JobRunnerUsersTest, AJobThatWaitsForAnothersWorkerToGoCanBeCancelled) {
 }
 
 TEST_F(JobRunnerUsersTest, AWorkerThatCannotBeKilledIsLeftBehindAndAnotherOneStarted) {
-  MakeUnkillable(milliseconds(100));
+  MakeUnkillable(milliseconds(500));
   Follow("will_not_end");
   RunAs(kAda, 1);
   runner_->Run(JobOf(kBea, 2));
   EXPECT_EQ(runner_->worker_uid(), std::nullopt) << "nobody's docs are warm";
   Until([&] { return ended_.size() == 2; });
   EXPECT_EQ(ended_[1].outcome->state, JobState::kDone);
-  EXPECT_LT(ran_seconds_.back(), 0.1) << "and nobody pays for the wait";
+  EXPECT_LT(ran_seconds_.back(), 0.5) << "and nobody pays for the wait";
   ASSERT_EQ(spared_.size(), 1u);
   EXPECT_FALSE(IsGone(spared_[0]));
 }
