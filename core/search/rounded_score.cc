@@ -189,7 +189,7 @@ void RoundedScores(Metric metric, const PreparedQuery<float>& q, const void* con
     return;
   }
   double sums[kMostRoundedScores];
-  Dots(q.wide, rows, stored, count, dim, sums);
+  Dots(q.values, rows, stored, count, dim, sums);
   for (int64_t i = 0; i < count; ++i) {
     const auto score = RoundInnerProductIfCertain(q, sums[i], doc_norms[i], dim);
     scores[i] =

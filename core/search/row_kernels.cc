@@ -79,16 +79,17 @@ double DotImpl(const double* q, const float* d, int64_t dim) { return DotRows(q,
 
 constexpr int64_t kRowsAtOnce = 4;
 
-// Two chains for each of four rows, which share the query's values.
-template <typename Element>
-HWY_INLINE void DotFourRows(const double* HWY_RESTRICT q, const void* const* rows, int64_t dim,
-                            const void* const* next, int64_t num_next, double* dots) {
+// Two chains for each of up to four rows, which share the query's values. `next`: the rows that
+// come after these, `num_next` of them.
+template <int64_t kRows, typename Element>
+HWY_INLINE void DotRowsTogether(const float* HWY_RESTRICT q, const void* const* rows, int64_t dim,
+                                const void* const* next, int64_t num_next, double* dots) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(Wide()));
-  WideVec even[kRowsAtOnce];
-  WideVec odd[kRowsAtOnce];
-  const Element* HWY_RESTRICT at[kRowsAtOnce];
-  const Element* ahead[kRowsAtOnce];
-  for (int64_t i = 0; i < kRowsAtOnce; ++i) {
+  WideVec even[kRows];
+  WideVec odd[kRows];
+  const Element* HWY_RESTRICT at[kRows];
+  const Element* ahead[kRows];
+  for (int64_t i = 0; i < kRows; ++i) {
     even[i] = hn::Zero(Wide());
     odd[i] = hn::Zero(Wide());
     at[i] = static_cast<const Element*>(rows[i]);
@@ -99,31 +100,41 @@ HWY_INLINE void DotFourRows(const double* HWY_RESTRICT q, const void* const* row
     const WideVec first = LoadWide(q + j);
     const WideVec second = LoadWide(q + j + lanes);
 #pragma GCC unroll 4
-    for (int i = 0; i < kRowsAtOnce; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       hwy::Prefetch(ahead[i] + j);
       even[i] = hn::MulAdd(first, LoadStored(at[i] + j), even[i]);
       odd[i] = hn::MulAdd(second, LoadStored(at[i] + j + lanes), odd[i]);
     }
   }
-  for (int i = 0; i < kRowsAtOnce; ++i) {
+  for (int i = 0; i < kRows; ++i) {
     dots[i] = SumLanes(hn::Add(even[i], odd[i]));
     for (int64_t rest = j; rest < dim; ++rest) {
-      dots[i] += q[rest] * static_cast<double>(WidenElementAt(at[i], rest));
+      dots[i] += static_cast<double>(q[rest]) * static_cast<double>(WidenElementAt(at[i], rest));
     }
   }
 }
 
 template <typename Element>
-void DotsOf(const double* q, const void* const* rows, int64_t count, int64_t dim, double* dots) {
+void DotsOf(const float* q, const void* const* rows, int64_t count, int64_t dim, double* dots) {
   int64_t i = 0;
   for (; i + kRowsAtOnce <= count; i += kRowsAtOnce) {
     const void* const* const next = rows + i + kRowsAtOnce;
-    DotFourRows<Element>(q, rows + i, dim, next, count - i - kRowsAtOnce, dots + i);
+    DotRowsTogether<kRowsAtOnce, Element>(q, rows + i, dim, next, count - i - kRowsAtOnce,
+                                          dots + i);
   }
-  for (; i < count; ++i) dots[i] = DotRows(q, static_cast<const Element*>(rows[i]), dim);
+  switch (count - i) {
+    case 3:
+      return DotRowsTogether<3, Element>(q, rows + i, dim, nullptr, 0, dots + i);
+    case 2:
+      return DotRowsTogether<2, Element>(q, rows + i, dim, nullptr, 0, dots + i);
+    case 1:
+      return DotRowsTogether<1, Element>(q, rows + i, dim, nullptr, 0, dots + i);
+    default:
+      return;
+  }
 }
 
-void DotsImpl(const double* q, const void* const* rows, DType stored, int64_t count, int64_t dim,
+void DotsImpl(const float* q, const void* const* rows, DType stored, int64_t count, int64_t dim,
               double* dots) {
   VisitStoredElement(stored, [&](auto* type) {
     DotsOf<std::remove_const_t<std::remove_pointer_t<decltype(type)>>>(q, rows, count, dim, dots);
@@ -291,7 +302,7 @@ HWY_EXPORT(CompensatedSquaredDistanceImpl);
 double Dot(const double* q, const float* d, int64_t dim) {
   return HWY_DYNAMIC_DISPATCH(DotImpl)(q, d, dim);
 }
-void Dots(const double* q, const void* const* rows, DType stored, int64_t count, int64_t dim,
+void Dots(const float* q, const void* const* rows, DType stored, int64_t count, int64_t dim,
           double* dots) {
   HWY_DYNAMIC_DISPATCH(DotsImpl)(q, rows, stored, count, dim, dots);
 }

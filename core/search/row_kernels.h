@@ -26,8 +26,8 @@ struct PairSum {
 double Dot(const double* q, const float* d, int64_t dim);
 // dots[i] = Dot(q, rows[i]) for i < count, several at a time, of rows that hold elements of
 // `stored`, which IsWidenedExactly to float32. While some are multiplied, the next ones are fetched
-// into cache.
-void Dots(const double* q, const void* const* rows, DType stored, int64_t count, int64_t dim,
+// into cache. The query is widened on the way: rows are many, and half of its bytes wait for cache.
+void Dots(const float* q, const void* const* rows, DType stored, int64_t count, int64_t dim,
           double* dots);
 DotAndSquare DotWithSquare(const double* q, const float* d, int64_t dim);
 double SquaredDistance(const double* q, const float* d, int64_t dim);
