@@ -329,7 +329,7 @@ void BM_EncodeRow(benchmark::State& state) {
     const float greatest = CentreRow(row.data(), centre.data(), dim, centred.data());
     const float scale = greatest / kGreatestCode;
     benchmark::DoNotOptimize(EncodeRow(centred.data(), scale, 1 / scale, dim, 1, codes.data()));
-    PutInPanel(codes.data(), dim, 1, 5, panel.data());
+    PutInPanel(codes.data(), dim, 1, 5, 1, panel.data());
     benchmark::ClobberMemory();
   }
   state.SetItemsProcessed(state.iterations());

@@ -15,6 +15,7 @@
 #define HWY_TARGET_INCLUDE "core/cpu/int8_kernels.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.h.
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -47,7 +48,7 @@ float CentreRowImpl(const float* HWY_RESTRICT values, const float* HWY_RESTRICT 
 // Two digits where kLow.
 template <bool kLow>
 CodedRow EncodeRowWith(const float* HWY_RESTRICT values, float scale, float inverse, int64_t dim,
-                       uint8_t zero, int8_t* HWY_RESTRICT codes) {
+                       uint8_t zero, int8_t* HWY_RESTRICT codes, RowAhead ahead) {
   const Floats tag;
   const Ints int_tag;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(tag));
@@ -68,8 +69,12 @@ CodedRow EncodeRowWith(const float* HWY_RESTRICT values, float scale, float inve
   auto squared_high = hn::Zero(int_tag);
   auto squared_low = hn::Zero(int_tag);
   auto squared_residual = hn::Zero(tag);
+  const char* next = static_cast<const char*>(ahead.row == nullptr ? values : ahead.row);
   int64_t j = 0;
   for (; j + lanes <= dim; j += lanes) {
+    // One line at a time: all at once, they would keep other loads waiting.
+    hwy::Prefetch(next);
+    next += lanes * ahead.item_bytes;
     const auto value = hn::LoadU(tag, values + j);
     const auto high = digits_of(value, inverse);
     auto residual = hn::NegMulAdd(hn::Set(tag, scale), hn::ConvertTo(tag, high), value);
@@ -107,9 +112,9 @@ CodedRow EncodeRowWith(const float* HWY_RESTRICT values, float scale, float inve
 }
 
 CodedRow EncodeRowImpl(const float* values, float scale, float inverse, int64_t dim, int digits,
-                       uint8_t zero, int8_t* codes) {
-  return digits == 2 ? EncodeRowWith<true>(values, scale, inverse, dim, zero, codes)
-                     : EncodeRowWith<false>(values, scale, inverse, dim, zero, codes);
+                       uint8_t zero, int8_t* codes, RowAhead ahead) {
+  return digits == 2 ? EncodeRowWith<true>(values, scale, inverse, dim, zero, codes, ahead)
+                     : EncodeRowWith<false>(values, scale, inverse, dim, zero, codes, ahead);
 }
 
 }  // namespace tiny_knn::HWY_NAMESPACE
@@ -215,6 +220,52 @@ TINY_KNN_VNNI void ScorePanel(const CodedQuery* queries, const uint8_t* panel,
   }
 }
 
+// Whole lines of the codes of kLaneDocs docs, which lie `doc_bytes` apart, to their lanes; returns
+// how many dims that were.
+TINY_KNN_VNNI int64_t TransposeLanes(const uint8_t* codes, int64_t doc_bytes, int64_t dim,
+                                     uint8_t* lanes) {
+  constexpr int64_t kSteps = 16;  // of a line
+  static_assert(kLaneDocs == kSteps);
+  // GCC 12 warns of what the intrinsics without a mask leave undefined.
+  constexpr __mmask16 kAll16 = 0xFFFF;
+  constexpr __mmask8 kAll8 = 0xFF;
+  const int64_t whole = dim / (4 * kSteps) * (4 * kSteps);
+  for (int64_t j = 0; j < whole; j += 4 * kSteps, lanes += kSteps * kStepBytes) {
+    __m512i rows[kLaneDocs];
+    __m512i pairs[kLaneDocs];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLaneDocs; ++i) rows[i] = _mm512_loadu_si512(codes + i * doc_bytes + j);
+      // Steps 4 b to 4 b + 3 of two docs, then of four, in each quarter b of a vector.
+#pragma GCC unroll 8
+    for (int i = 0; i < kLaneDocs; i += 2) {
+      pairs[i] = _mm512_maskz_unpacklo_epi32(kAll16, rows[i], rows[i + 1]);
+      pairs[i + 1] = _mm512_maskz_unpackhi_epi32(kAll16, rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kLaneDocs; i += 4) {
+      rows[i] = _mm512_maskz_unpacklo_epi64(kAll8, pairs[i], pairs[i + 2]);
+      rows[i + 1] = _mm512_maskz_unpackhi_epi64(kAll8, pairs[i], pairs[i + 2]);
+      rows[i + 2] = _mm512_maskz_unpacklo_epi64(kAll8, pairs[i + 1], pairs[i + 3]);
+      rows[i + 3] = _mm512_maskz_unpackhi_epi64(kAll8, pairs[i + 1], pairs[i + 3]);
+    }
+    // rows[4 a + s], quarter b: step 4 b + s of docs 4 a to 4 a + 3. Quarters are transposed.
+#pragma GCC unroll 4
+    for (int s = 0; s < 4; ++s) {
+      const __m512i low01 = _mm512_maskz_shuffle_i32x4(kAll16, rows[s], rows[4 + s], 0x44);
+      const __m512i high01 = _mm512_maskz_shuffle_i32x4(kAll16, rows[s], rows[4 + s], 0xEE);
+      const __m512i low23 = _mm512_maskz_shuffle_i32x4(kAll16, rows[8 + s], rows[12 + s], 0x44);
+      const __m512i high23 = _mm512_maskz_shuffle_i32x4(kAll16, rows[8 + s], rows[12 + s], 0xEE);
+      // Of steps s, 4 + s, 8 + s and 12 + s.
+      __m512i* const out = reinterpret_cast<__m512i*>(lanes + s * kStepBytes);
+      _mm512_storeu_si512(out, _mm512_maskz_shuffle_i32x4(kAll16, low01, low23, 0x88));
+      _mm512_storeu_si512(out + 4, _mm512_maskz_shuffle_i32x4(kAll16, low01, low23, 0xDD));
+      _mm512_storeu_si512(out + 8, _mm512_maskz_shuffle_i32x4(kAll16, high01, high23, 0x88));
+      _mm512_storeu_si512(out + 12, _mm512_maskz_shuffle_i32x4(kAll16, high01, high23, 0xDD));
+    }
+  }
+  return whole;
+}
+
 using ScorePanelFunction = void (*)(const CodedQuery*, const uint8_t*, const float*, int64_t,
                                     int64_t, float*, int64_t);
 constexpr ScorePanelFunction kScorePanel[kGroup] = {ScorePanel<1>, ScorePanel<2>, ScorePanel<3>,
@@ -231,9 +282,9 @@ float CentreRow(const float* values, const float* centre, int64_t dim, float* ou
 }
 
 CodedRow EncodeRow(const float* values, float scale, float inverse, int64_t dim, int digits,
-                   uint8_t* codes) {
+                   uint8_t* codes, RowAhead ahead) {
   return HWY_DYNAMIC_DISPATCH(EncodeRowImpl)(values, scale, inverse, dim, digits, StoredZero(),
-                                             reinterpret_cast<int8_t*>(codes));
+                                             reinterpret_cast<int8_t*>(codes), ahead);
 }
 
 void FillQueryDigits(int64_t dim, int8_t* codes) {
@@ -245,13 +296,25 @@ void FillQueryDigits(int64_t dim, int8_t* codes) {
   std::copy(codes + whole, codes + bytes, tail + kQueryCodeLine - (bytes - whole));
 }
 
-void PutInPanel(const uint8_t* codes, int64_t dim, int digits, int64_t doc, uint8_t* panel) {
+void PutInPanel(const uint8_t* codes, int64_t dim, int digits, int64_t first, int64_t count,
+                uint8_t* panel) {
+  const int64_t doc_bytes = digits * dim;
   for (int digit = 0; digit < digits; ++digit, codes += dim, panel += DigitBytes(dim)) {
-    uint8_t* out = panel + doc / kLaneDocs * LaneBytes(dim) + doc % kLaneDocs * 4;
-    int64_t j = 0;
-    for (; j + 4 <= dim; j += 4, out += kStepBytes) std::memcpy(out, codes + j, 4);
-    if (j == dim) continue;
-    for (int64_t i = 0; i < 4; ++i) out[i] = j + i < dim ? codes[j + i] : StoredZero();
+    uint8_t* const lanes = panel + first / kLaneDocs * LaneBytes(dim);
+    int64_t from = 0;
+#if defined(__x86_64__)
+    if (count == kLaneDocs && HasInt8DotProducts())
+      from = TransposeLanes(codes, doc_bytes, dim, lanes);
+#endif
+    for (int64_t i = 0; i < count; ++i) {
+      const uint8_t* const row = codes + i * doc_bytes;
+      uint8_t* out = lanes + (first + i) % kLaneDocs * 4 + from / 4 * kStepBytes;
+      int64_t j = from;
+      for (; j + 4 <= dim; j += 4, out += kStepBytes) std::memcpy(out, row + j, 4);
+      for (int64_t rest = 0; rest < 4 && j < dim; ++rest) {
+        out[rest] = j + rest < dim ? row[j + rest] : StoredZero();
+      }
+    }
   }
 }
 

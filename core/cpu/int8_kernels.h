@@ -48,11 +48,16 @@ struct CodedRow {
   int64_t squared_low = 0;     // sum of low^2; 0 of codes with one digit
   float squared_residual = 0;  // sum of (value - scale * code)^2, in float32 arithmetic
 };
+// A row that is fetched into cache while another one is coded.
+struct RowAhead {
+  const void* row = nullptr;  // [dim]; null: none
+  int64_t item_bytes = 0;
+};
 // values[j] ~ scale * code, digits of at most kGreatestCode in magnitude, stored as
 // codes[digit * dim + j]. `inverse` is about 1 / scale: which codes come out is no matter of
 // correctness, what is returned is of those.
 CodedRow EncodeRow(const float* values, float scale, float inverse, int64_t dim, int digits,
-                   uint8_t* codes);
+                   uint8_t* codes, RowAhead ahead = {});
 
 // Bytes of a query's digits: those, and zeros up to a multiple of kQueryCodeLine; then, where zeros
 // were added to rows longer than that, the row's last kQueryCodeLine bytes once more, with zeros
@@ -69,8 +74,10 @@ inline int64_t QueryCodeBytes(int64_t dim, int digits) { return digits * QueryDi
 // What follows the first `dim` bytes of a query's digits, which are there.
 void FillQueryDigits(int64_t dim, int8_t* codes);
 
-// Codes [digits, dim] of the panel's doc `doc` to where they belong. The last step is filled up.
-void PutInPanel(const uint8_t* codes, int64_t dim, int digits, int64_t doc, uint8_t* panel);
+// Codes [count, digits, dim] of the panel's docs from `first` on to where they belong: of docs that
+// share lanes, all kLaneDocs of them in less time than each alone. The last step is filled up.
+void PutInPanel(const uint8_t* codes, int64_t dim, int digits, int64_t first, int64_t count,
+                uint8_t* panel);
 
 // A query as the products take it.
 struct CodedQuery {

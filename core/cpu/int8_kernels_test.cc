@@ -54,14 +54,20 @@ Problem MakeProblem(const Shape& shape, bool extreme) {
   const int64_t stride = QueryCodeBytes(dim, digits);
   p.query_codes.resize(static_cast<size_t>(num_queries * stride), 99);
   p.panels.resize(static_cast<size_t>(CodeBytes(num_docs, dim, digits)), 77);
-  std::vector<uint8_t> row(static_cast<size_t>(digits * dim));
+  std::vector<uint8_t> rows;
+  int64_t first_row = 0;
   for (int64_t d = 0; d < num_docs; ++d) {
-    for (uint8_t& stored : row) {
+    for (int64_t j = 0; j < digits * dim; ++j) {
       p.doc_codes.push_back(code());
-      stored = static_cast<uint8_t>(p.doc_codes.back()) ^ StoredZero();
+      rows.push_back(static_cast<uint8_t>(p.doc_codes.back()) ^ StoredZero());
     }
-    PutInPanel(row.data(), dim, digits, d % kPanelDocs,
-               p.panels.data() + d / kPanelDocs * PanelBytes(dim, digits));
+    // Some alone, others all that share lanes.
+    if (d % kLaneDocs == kLaneDocs - 1 || d == num_docs - 1 || d / kLaneDocs % 3 == 2) {
+      PutInPanel(rows.data(), dim, digits, first_row % kPanelDocs, d + 1 - first_row,
+                 p.panels.data() + d / kPanelDocs * PanelBytes(dim, digits));
+      rows.clear();
+      first_row = d + 1;
+    }
     p.scales.push_back(std::ldexp(1.F, static_cast<int>(random() % 9) - 4));
     p.norm.push_back(static_cast<float>(random() % 100));
     p.residual.push_back(static_cast<float>(random() % 100));

@@ -36,7 +36,10 @@ constexpr double kGreatestNorm = 0x1p60;
 // The digit that is nearest to `residual` in units of `scale`, which is taken off it.
 int8_t TakeDigit(double scale, double& residual) {
   constexpr double kLimit = kGreatestCode;
-  const double digit = std::min(std::max(std::nearbyint(residual / scale), -kLimit), kLimit);
+  // Rounds what is no greater than this to the nearest integer.
+  constexpr double kRounder = 0x1.8p52;
+  const double wanted = std::min(std::max(residual / scale, -kLimit), kLimit);
+  const double digit = (wanted + kRounder) - kRounder;
   residual -= scale * digit;
   return static_cast<int8_t>(digit);
 }
@@ -206,10 +209,9 @@ bool Int8Screen::HasIntegralRows(DType docs) const {
   return params_.metric != Metric::kCosine && (docs == DType::kInt8 || docs == DType::kUInt8);
 }
 
-void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int64_t bound_index,
-                         DocBoundArrays& bounds) {
+void Int8Screen::CodeDoc(int64_t doc, const float* row, RowAhead ahead, DocScratch& scratch,
+                         uint8_t* codes, int64_t bound_index, DocBoundArrays& bounds) {
   const size_t at = static_cast<size_t>(bound_index);
-  uint8_t* const panel = panels_ + doc / kPanelDocs * PanelBytes(dim_, digits_);
   float scale = 0;
   double coded_norm = 0;
   double low_norm = 0;  // of what low digits stand for
@@ -221,10 +223,10 @@ void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int
     scale =
         HasIntegralRows(block_.dtype) && greatest <= kGreatestCode ? 1.F : greatest / kGreatestCode;
     if (greatest == 0) {
-      std::fill(scratch.codes.begin(), scratch.codes.end(), StoredZero());
+      std::fill(codes, codes + digits_ * dim_, StoredZero());
     } else if (IsCodableScale(scale)) {
       const CodedRow coded_row =
-          EncodeRow(scratch.centred.data(), scale, 1 / scale, dim_, digits_, scratch.codes.data());
+          EncodeRow(scratch.centred.data(), scale, 1 / scale, dim_, digits_, codes, ahead);
       const double n = static_cast<double>(dim_);
       low_norm = static_cast<double>(scale * kLowDigit) *
                  std::sqrt(static_cast<double>(coded_row.squared_low)) * (1 + 0x1p-50);
@@ -241,7 +243,7 @@ void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int
     }
   }
   if (!coded) {
-    std::fill(scratch.codes.begin(), scratch.codes.end(), StoredZero());
+    std::fill(codes, codes + digits_ * dim_, StoredZero());
     scale = 0;
     residual = std::numeric_limits<double>::infinity();  // kept, and refined
   }
@@ -255,7 +257,6 @@ void Int8Screen::CodeDoc(int64_t doc, const float* row, DocScratch& scratch, int
   bounds.coded_norm[at] = RoundUp(coded_norm + low_norm / static_cast<double>(kLowDigit));
   bounds.residual[at] = RoundUp(residual);
   scales_[doc] = scale;
-  PutInPanel(scratch.codes.data(), dim_, digits_, doc % kPanelDocs, panel);
 }
 
 absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
@@ -263,14 +264,10 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
   DocScratch scratch;
   scratch.row.resize(static_cast<size_t>(dim_));
   scratch.centred.resize(static_cast<size_t>(dim_));
-  scratch.codes.resize(static_cast<size_t>(digits_ * dim_));
+  scratch.codes.resize(static_cast<size_t>(kLaneDocs * digits_ * dim_));
   const bool in_place = AreWorkingRows<float>(block_, params_.compute_dtype);
-  const int64_t row_bytes = dim_ * ItemSize(block_.dtype);
+  int64_t first_of_lanes = docs.begin;  // of those not in their panel yet
   for (int64_t doc = docs.begin; doc < docs.end; ++doc) {
-    if (doc + kRowsAhead < docs.end) {
-      const char* const ahead = static_cast<const char*>(block_.Row(doc + kRowsAhead));
-      for (int64_t at = 0; at < row_bytes; at += kCacheLineBytes) __builtin_prefetch(ahead + at);
-    }
     const float* row = scratch.row.data();
     if (in_place) {
       row = static_cast<const float*>(block_.Row(doc));
@@ -293,7 +290,17 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
         row = scratch.row.data();
       }
     }
-    CodeDoc(doc, row, scratch, chunk_offset + doc, bounds);
+    RowAhead ahead;
+    if (doc + kRowsAhead < docs.end) {
+      ahead = {block_.Row(doc + kRowsAhead), ItemSize(block_.dtype)};
+    }
+    uint8_t* const codes = scratch.codes.data() + (doc - first_of_lanes) * digits_ * dim_;
+    CodeDoc(doc, row, ahead, scratch, codes, chunk_offset + doc, bounds);
+    if ((doc + 1) % kLaneDocs != 0 && doc + 1 < docs.end) continue;
+    PutInPanel(scratch.codes.data(), dim_, digits_, first_of_lanes % kPanelDocs,
+               doc + 1 - first_of_lanes,
+               panels_ + first_of_lanes / kPanelDocs * PanelBytes(dim_, digits_));
+    first_of_lanes = doc + 1;
   }
   return absl::OkStatus();
 }
