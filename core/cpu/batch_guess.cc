@@ -6,7 +6,12 @@
 // are the best of what was seen so far and of nothing else. When the chunk is done the guess is
 // checked: for its sake only docs were dropped whose score is below it, so it was right if k scores
 // are at or above it. A query whose guess was not is searched again without one.
+//
+// A score of codes is much closer to the exact one than its bounds are, so that it says which docs
+// of the sample are the best, and those alone are refined: what becomes the guess are lower bounds
+// of theirs, not scores that might be too high for most queries at once.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -18,9 +23,6 @@
 
 namespace tiny_knn {
 namespace {
-
-// Thresholds have risen, whatever the docs' order.
-constexpr int64_t kLeastJudgedSample = 2048;
 
 template <typename T>
 constexpr T kMinusInfinity = -std::numeric_limits<T>::infinity();
@@ -43,16 +45,22 @@ void BatchSearch<T>::GuessThresholds() {
   rank_ = plan_.sample_rank;
   fetch_step_ = step;
   sampling_ = true;
-  if (ScreenSample()) {
-    pool_.Run([&](int w) {
-      const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
-      for (int64_t query = queries.begin; query < queries.end; ++query) {
-        const float lower = ThinForRescoring(query, workers_[static_cast<size_t>(w)]);
-        guesses_[static_cast<size_t>(query)] = screen_->CertainScore(query, lower);
+  SetSampleBounds();
+  const bool complete = ScreenSample();
+  pool_.Run([&](int w) {
+    const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
+    for (int64_t query = queries.begin; query < queries.end; ++query) {
+      const T guess =
+          complete ? GuessFor(query, workers_[static_cast<size_t>(w)]) : kMinusInfinity<T>;
+      guesses_[static_cast<size_t>(query)] = guess;
+      for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+        candidates_.list(ListOf(query, split)).size = 0;
+        query_bounds_[static_cast<size_t>(ListOf(query, split))] = screen_->InitialBounds(query);
+        RaiseThreshold(query, split, screen_->ThresholdFor(query, guess));
       }
-    });
-  }
-  for (int64_t i = 0; i < num_queries_ * plan_.doc_splits; ++i) candidates_.list(i).size = 0;
+    }
+  });
+  judged_pairs_ = refined_of_sample_ = SurvivorsSoFar();
   sampling_ = false;
   fetch_step_ = 1;
   block_rows_.reset();
@@ -62,19 +70,27 @@ void BatchSearch<T>::GuessThresholds() {
 }
 
 template <typename T>
+void BatchSearch<T>::SetSampleBounds() {
+  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+    for (int64_t query = 0; query < num_queries_; ++query) {
+      QueryBounds& bounds = query_bounds_[static_cast<size_t>(ListOf(query, split))];
+      bounds = screen_->InitialBounds(query);
+      if (screen_->refiner() == nullptr) continue;
+      // Nothing is known of the scores of a query that is not screened.
+      const bool screened = std::isfinite(bounds.error_factor);
+      bounds = {screened ? kMinusInfinity<float> : std::numeric_limits<float>::infinity(), 0, 0};
+    }
+  }
+}
+
+template <typename T>
 bool BatchSearch<T>::ScreenSample() {
   bool complete = true;
-  // Each block is spread over the whole sample, and no larger than what fills lists: where every
-  // doc beats those before it, only the first block's docs all survive.
-  int64_t docs = std::min(BlockDocs(0), (2 * Capacity() + kTileDocs - 1) / kTileDocs * kTileDocs);
-  // Nor than what a screen has room for that takes the place of codes between two blocks.
-  if (screen_->refiner() != nullptr) docs = std::min(docs, BlockDocsWithoutCodes());
-  const int64_t step = (chunk_.rows + docs - 1) / docs;
-  int64_t position = 0;
-  for (int64_t first = 0; first < step && complete; ++first) {
-    const IndexRange block{position, position + (chunk_.rows - first + step - 1) / step};
-    position = block.end;
-    screen_->SetBlock(SampleRows(first, step, block), {});
+  for (IndexRange block{0, 0}; block.begin < chunk_.rows && complete; block.begin = block.end) {
+    block.end = std::min(block.begin + BlockDocs(block.begin), chunk_.rows);
+    const MatrixView rows = RowsOf(block);
+    block_rows_.emplace(rows, params_.compute_dtype, block.begin);
+    screen_->SetBlock(rows, {});
     // What is noticed is noticed again, and an error then has the right row.
     const std::vector<PrepareCounts> counts = CountsOfWorkers();
     pool_.Run([&](int worker) { PrepareBlock(block, worker); });
@@ -82,28 +98,18 @@ bool BatchSearch<T>::ScreenSample() {
       complete = complete && workers_[w].status.ok();
       workers_[w].counts = counts[w];
     }
-    if (complete) pool_.Run([&](int worker) { ScreenBlock(block, worker); });
-    if (block.end >= kLeastJudgedSample || block.end == chunk_.rows) JudgeCodes({0, block.end});
+    if (!complete) break;
+    pool_.Run([&](int worker) { ScreenBlock(block, worker); });
+    if (screen_->refiner() != nullptr) {
+      pool_.Run([&](int worker) { RefineBestOfSample(block.begin, worker); });
+    }
     complete = complete && !progress_.cancelled();
   }
   return complete;
 }
 
 template <typename T>
-MatrixView BatchSearch<T>::SampleRows(int64_t first, int64_t step, IndexRange block) {
-  const int64_t stride = chunk_.row_stride_bytes;
-  MatrixView rows{static_cast<const char*>(chunk_.data) + first * stride, chunk_.dtype,
-                  block.size(), dim_, stride * step};
-  if (fetched_from_ != nullptr) {
-    rows = fetched_.Start(*fetched_from_,
-                          {chunk_begin_ + first * fetch_step_, block.size(), fetch_step_ * step});
-  }
-  block_rows_.emplace(rows, params_.compute_dtype, block.begin);
-  return rows;
-}
-
-template <typename T>
-void BatchSearch<T>::KeepBestOfSample(CandidateList<T>& list, Worker& worker) const {
+float BatchSearch<T>::KeepBestOfSample(CandidateList<T>& list, Worker& worker) const {
   const float least =
       KthLargest({list.lower, static_cast<size_t>(list.size)}, rank_, worker.select_scratch);
   const int64_t better =
@@ -117,6 +123,40 @@ void BatchSearch<T>::KeepBestOfSample(CandidateList<T>& list, Worker& worker) co
     kept += keep ? 1 : 0;
   }
   list.size = kept;
+  return least;
+}
+
+template <typename T>
+void BatchSearch<T>::RefineBestOfSample(int64_t first_doc, int w) {
+  Worker& worker = workers_[static_cast<size_t>(w)];
+  const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
+  for (int64_t query = queries.begin; query < queries.end; ++query) {
+    for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+      CandidateList<T>& list = candidates_.list(ListOf(query, split));
+      if (list.size > rank_) KeepBestOfSample(list, worker);
+      // Those before were refined with their blocks.
+      const int64_t size = list.size;
+      list.size = std::lower_bound(list.doc, list.doc + size, first_doc) - list.doc;
+      while (list.size < size) {
+        int32_t* const docs = list.doc + list.size;
+        const int64_t count = std::min(kMostRefined, size - list.size);
+        // All are kept: nothing is below that threshold.
+        list.size += *RefineDocs(query, kMinusInfinity<float>, {docs, static_cast<size_t>(count)},
+                                 list.lower + list.size, docs, worker);
+      }
+    }
+  }
+}
+
+template <typename T>
+T BatchSearch<T>::GuessFor(int64_t query, Worker& worker) {
+  worker.lowers.clear();
+  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+    const CandidateList<T>& list = candidates_.list(ListOf(query, split));
+    worker.lowers.insert(worker.lowers.end(), list.lower, list.lower + list.size);
+  }
+  if (static_cast<int64_t>(worker.lowers.size()) < rank_) return kMinusInfinity<T>;
+  return screen_->CertainScore(query, KthLargest(worker.lowers, rank_, worker.select_scratch));
 }
 
 template <typename T>

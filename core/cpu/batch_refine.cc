@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "core/cpu/batch_search.h"
@@ -12,8 +13,6 @@
 namespace tiny_knn {
 namespace {
 
-// In a sample, whose thresholds have yet to rise, a large share says less than in other docs.
-constexpr double kJudgedShareOfSample = 0.75;
 // While the first chunk's thresholds rise, so many times what Gaussian docs would leave is too
 // much.
 constexpr double kUnexpected = 2;
@@ -48,12 +47,18 @@ template <typename T>
 void BatchSearch<T>::JudgeCodes(IndexRange block) {
   // Docs that are kept warm are kept as codes.
   if (screen_->refiner() == nullptr || warm_ != nullptr || !wrongly_guessed_.empty()) return;
-  int64_t refined = 0;
-  for (const Worker& worker : workers_) refined += worker.refined;
-  const int64_t newly_refined = refined - judged_pairs_;
-  judged_pairs_ = refined;
-  if (sampling_) refined_of_sample_ = refined;
-  if (CodesPay(block, newly_refined, refined)) return;
+  const int64_t survivors = SurvivorsSoFar();
+  const int64_t new_survivors = survivors - judged_pairs_;
+  judged_pairs_ = survivors;
+  if (CodesPay(block, new_survivors, survivors)) return;
+  if (Waits()) {
+    pool_.Run([&](int w) {
+      const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
+      for (int64_t query = queries.begin; query < queries.end && !progress_.cancelled(); ++query) {
+        RefineAllWaiting(query, workers_[static_cast<size_t>(w)]);
+      }
+    });
+  }
   const int64_t block_docs = BlockDocsWithoutCodes();
   if (!HasInt8Tiles() || !screen_->AddDigit(block_docs)) {
     SearchPlan plan = plan_;
@@ -74,20 +79,29 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
 }
 
 template <typename T>
-bool BatchSearch<T>::CodesPay(IndexRange block, int64_t newly_refined, int64_t refined) const {
+int64_t BatchSearch<T>::SurvivorsSoFar() const {
+  int64_t survivors = 0;
+  for (const Worker& worker : workers_) survivors += worker.refined;
+  for (const Survivors& waiting : waiting_) survivors += waiting.count;
+  return survivors;
+}
+
+template <typename T>
+bool BatchSearch<T>::CodesPay(IndexRange block, int64_t new_survivors, int64_t survivors) const {
   const double queries = static_cast<double>(num_queries_);
   const double pairs = queries * static_cast<double>(block.size());
-  if (sampling_) return static_cast<double>(refined) <= kJudgedShareOfSample * pairs;
-  if (static_cast<double>(newly_refined) <= BreakEvenRefinedShare(dim_, HasInt8Tiles()) * pairs)
+  if (static_cast<double>(new_survivors) <= BreakEvenRefinedShare(dim_, HasInt8Tiles()) * pairs)
     return true;
   if (chunk_begin_ > 0) return false;
-  const double expected = ExpectedRefinedAfterSample({.num_queries = num_queries_,
-                                                      .num_docs = block.end,
-                                                      .dim = dim_,
-                                                      .k = params_.k,
-                                                      .sample_docs = plan_.sample_docs,
-                                                      .sample_rank = plan_.sample_rank});
-  const int64_t after_sample = refined - refined_of_sample_;
+  const double expected =
+      ExpectedSurvivors({.num_queries = num_queries_,
+                         .num_docs = block.end,
+                         .dim = dim_,
+                         .k = params_.k,
+                         .sample_docs = plan_.sample_docs,
+                         .sample_rank = plan_.sample_rank,
+                         .waiting_capacity = Waits() ? plan_.waiting_capacity : 0});
+  const int64_t after_sample = survivors - refined_of_sample_;
   return static_cast<double>(after_sample) <= kUnexpected * queries * expected;
 }
 
@@ -129,23 +143,30 @@ bool BatchSearch<T>::FindStoredRows(std::span<const int32_t> docs, const ChunkRo
 }
 
 template <typename T>
+std::optional<int64_t> BatchSearch<T>::RefineDocs(int64_t query, float threshold,
+                                                  std::span<const int32_t> docs, float* lower,
+                                                  int32_t* doc, Worker& worker) const {
+  const void* stored[kMostRefined];
+  float refined[kMostRefined];
+  if (!FindStoredRows(docs, rows_to_refine(), worker, stored)) return std::nullopt;
+  screen_->refiner()->RefineScores(query, docs, stored, rows_to_refine(), *bounds_,
+                                   worker.refiner_scratch, refined);
+  worker.refined += static_cast<int64_t>(docs.size());
+  return FilterScoresOf(docs.data(), refined, static_cast<int64_t>(docs.size()),
+                        {threshold, screen_->CandidateErrorFactor(query), 0},
+                        bounds_->CandidatesAt(0), lower, doc);
+}
+
+template <typename T>
 bool BatchSearch<T>::RefineGroup(int64_t query, int64_t split, std::span<const int32_t> docs,
                                  Worker& worker) {
   const int64_t list_index = ListOf(query, split);
   CandidateList<T>& list = candidates_.list(list_index);
-  const void* stored[kMostRefined];
-  float refined[kMostRefined];
-  if (!FindStoredRows(docs, rows_to_refine(), worker, stored)) return false;
-  screen_->refiner()->RefineScores(query, docs, stored, rows_to_refine(), *bounds_,
-                                   worker.refiner_scratch, refined);
-  worker.refined += static_cast<int64_t>(docs.size());
-  const QueryBounds candidate_bounds{query_bounds_[static_cast<size_t>(list_index)].threshold,
-                                     screen_->CandidateErrorFactor(query), 0};
-  const int64_t added =
-      FilterScoresOf(docs.data(), refined, static_cast<int64_t>(docs.size()), candidate_bounds,
-                     bounds_->CandidatesAt(0), list.lower + list.size, list.doc + list.size);
-  MergeAdded(added, list);
-  return true;
+  const float threshold = query_bounds_[static_cast<size_t>(list_index)].threshold;
+  const std::optional<int64_t> added =
+      RefineDocs(query, threshold, docs, list.lower + list.size, list.doc + list.size, worker);
+  if (added.has_value()) MergeAdded(*added, list);
+  return added.has_value();
 }
 
 template <typename T>

@@ -106,23 +106,22 @@ void BatchSearch<T>::RescoreNow(int64_t query, int64_t split, Worker& worker) {
 }
 
 template <typename T>
-float BatchSearch<T>::ThinForRescoring(int64_t query, Worker& worker) {
+float BatchSearch<T>::RaiseThresholds(int64_t query, bool with_waiting, Worker& worker) {
   // All splits of a query together prove more than each alone.
   worker.lowers.clear();
   float threshold = kMinusInfinity;
-  float floor = kMinusInfinity;
   for (int64_t split = 0; split < plan_.doc_splits; ++split) {
+    const size_t list_index = static_cast<size_t>(ListOf(query, split));
     CandidateList<T>& list = candidates_.list(ListOf(query, split));
     RemoveSelf(query, list);
     worker.lowers.insert(worker.lowers.end(), list.lower, list.lower + list.size);
-    if (waits_ && !sampling_) {
-      const Survivors& waiting = waiting_[static_cast<size_t>(ListOf(query, split))];
-      worker.lowers.insert(worker.lowers.end(), waiting.lower.get(),
-                           waiting.lower.get() + waiting.count);
-    }
-    threshold =
-        std::max(threshold, query_bounds_[static_cast<size_t>(ListOf(query, split))].threshold);
+    threshold = std::max(threshold, query_bounds_[list_index].threshold);
+    if (!with_waiting) continue;
+    const Survivors& waiting = waiting_[list_index];
+    worker.lowers.insert(worker.lowers.end(), waiting.lower.get(),
+                         waiting.lower.get() + waiting.count);
   }
+  float floor = kMinusInfinity;
   if (static_cast<int64_t>(worker.lowers.size()) >= rank_) {
     floor = KthLargest(worker.lowers, rank_, worker.select_scratch);
     threshold =
@@ -130,6 +129,14 @@ float BatchSearch<T>::ThinForRescoring(int64_t query, Worker& worker) {
   }
   for (int64_t split = 0; split < plan_.doc_splits; ++split) {
     RaiseThreshold(query, split, threshold);
+  }
+  return floor;
+}
+
+template <typename T>
+float BatchSearch<T>::ThinForRescoring(int64_t query, Worker& worker) {
+  const float floor = RaiseThresholds(query, /*with_waiting=*/false, worker);
+  for (int64_t split = 0; split < plan_.doc_splits; ++split) {
     DropBelowThreshold(query, split, candidates_.list(ListOf(query, split)));
   }
   return floor;
@@ -184,7 +191,7 @@ void BatchSearch<T>::RescoreChunk(int w) {
   std::vector<float> floors(static_cast<size_t>(queries.size()));
   for (int64_t i = 0; i < queries.size(); ++i) {
     if (i % kQueriesPerCancelCheck == 0 && progress_.cancelled()) return;
-    if (waits_) RefineAllWaiting(queries.begin + i, worker);
+    if (Waits()) RefineAllWaiting(queries.begin + i, worker);
     floors[static_cast<size_t>(i)] = ThinForRescoring(queries.begin + i, worker);
   }
   while (true) {

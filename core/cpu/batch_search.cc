@@ -24,6 +24,8 @@ constexpr int64_t kPreparedBlockBytes = int64_t{256} << 20;
 // A list that thinning leaves fuller than this share would be thinned again at once: its candidates
 // are rescored instead.
 constexpr int64_t kLeastRoomShare = 4;
+// Candidates of a sample beyond one and a half times the rank: more, and thresholds rise late.
+constexpr int64_t kExtraOfSample = 32;
 // The first block of a chunk is so small, and each as large as all before it, so that little is
 // lost before codes are judged, wherever docs begin to be hard for them.
 constexpr int64_t kTrialDocs = 128;
@@ -49,7 +51,6 @@ BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const 
       screen_(MakeScreen<T>(params, plan, dim)),
       warm_(warm),
       prepared_(warm != nullptr && warm->prepared()),
-      waits_(prepared_ && screen_->refiner() != nullptr && plan.waiting_capacity > 0),
       own_bounds_(warm != nullptr ? 0 : plan.doc_chunk, BoundsKind(), params.metric),
       candidates_(num_queries * plan.doc_splits, plan.candidate_capacity),
       query_bounds_(static_cast<size_t>(num_queries * plan.doc_splits)),
@@ -61,10 +62,12 @@ BatchSearch<T>::BatchSearch(ThreadPool& pool, const SearchParams& params, const 
   // All of a thread's memory now, as the plan counts it, so that none is asked for while searching.
   const size_t candidates = static_cast<size_t>(plan.doc_splits * plan.candidate_capacity);
   const size_t found = candidates + static_cast<size_t>(params.k + 1);
-  const size_t lowers =
-      candidates + static_cast<size_t>(waits_ ? plan.doc_splits * plan.waiting_capacity : 0);
-  for (int64_t i = 0; waits_ && i < num_queries * plan.doc_splits; ++i) {
-    waiting_.emplace_back(plan.waiting_capacity);
+  size_t lowers = candidates;
+  if (screen_->refiner() != nullptr && plan.waiting_capacity > 0) {
+    lowers += static_cast<size_t>(plan.doc_splits * plan.waiting_capacity);
+    for (int64_t i = 0; i < num_queries * plan.doc_splits; ++i) {
+      waiting_.emplace_back(plan.waiting_capacity);
+    }
   }
   for (Worker& worker : workers_) {
     worker.tile.resize(static_cast<size_t>(plan.query_tile * plan.doc_tile));
@@ -323,13 +326,13 @@ void BatchSearch<T>::ScreenTile(IndexRange queries, IndexRange docs, int64_t blo
     return ScoreRow{worker.tile.data() + row * plan_.doc_tile, docs.size(),
                     worker.groups[static_cast<size_t>(row)]};
   };
-  if (screen_->refiner() == nullptr) {
+  if (screen_->refiner() == nullptr || sampling_) {
     for (int64_t query = queries.begin; query < queries.end; ++query) {
       TakeCandidates(query, split, scores_of(query), chunk_docs.begin, worker);
     }
     return;
   }
-  if (waits_ && !sampling_) {
+  if (Waits()) {
     for (int64_t query = queries.begin; query < queries.end; ++query) {
       TakeSurvivors(query, split, scores_of(query), chunk_docs.begin, worker);
     }
@@ -372,7 +375,7 @@ void BatchSearch<T>::RemoveSelf(int64_t query, CandidateList<T>& list) const {
 
 template <typename T>
 void BatchSearch<T>::RemoveSelf(int64_t query, float* lower, int32_t* doc, int64_t& size) const {
-  if (!params_.exclude_self || sampling_) return;
+  if (!params_.exclude_self) return;
   const int64_t self = first_query_ + query - params_.first_doc - chunk_begin_;
   int32_t* const end = doc + size;
   int32_t* const found = std::lower_bound(doc, end, self);
@@ -415,6 +418,7 @@ void BatchSearch<T>::DropBelowThreshold(int64_t query, int64_t split,
 template <typename T>
 void BatchSearch<T>::Thin(int64_t query, int64_t split, Worker& worker) {
   CandidateList<T>& list = candidates_.list(ListOf(query, split));
+  if (sampling_) return RaiseThreshold(query, split, KeepBestOfSample(list, worker));
   RemoveSelf(query, list);
   if (list.size >= rank_) {
     const float lower =
@@ -422,17 +426,12 @@ void BatchSearch<T>::Thin(int64_t query, int64_t split, Worker& worker) {
     RaiseThreshold(query, split, screen_->ThresholdFor(query, screen_->CertainScore(query, lower)));
   }
   DropBelowThreshold(query, split, list);
-  if (HasRoom(list)) return;
-  if (sampling_) {
-    KeepBestOfSample(list, worker);
-  } else {
-    RescoreNow(query, split, worker);
-  }
+  if (!HasRoom(list)) RescoreNow(query, split, worker);
 }
 
 template <typename T>
 int64_t BatchSearch<T>::Capacity() const {
-  if (sampling_) return std::min(candidates_.capacity(), SampleCandidates(rank_));
+  if (sampling_) return std::min(candidates_.capacity(), rank_ + rank_ / 2 + kExtraOfSample);
   if (screen_->refiner() == nullptr) return candidates_.capacity();
   return std::min(candidates_.capacity(), CodedCandidates(params_.k, chunk_.rows));
 }

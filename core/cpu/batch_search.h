@@ -133,19 +133,26 @@ class BatchSearch {
   int64_t BlockDocsWithoutCodes() const {
     return (plan_.doc_block + kTileDocs) / int64_t{sizeof(float)};
   }
-  // After a block, or those of a sample so far: where codes leave so much to refine that float32
-  // alone would be faster, goes on with that.
+  // After a block: where codes leave so much to refine that another screen would be faster, goes on
+  // with that.
   void JudgeCodes(IndexRange block);
-  // By what of that block was refined, and what so far.
-  bool CodesPay(IndexRange block, int64_t newly_refined, int64_t refined) const;
+  // Refined, or waiting.
+  int64_t SurvivorsSoFar() const;
+  // By how many of that block's pairs survived, and how many so far.
+  bool CodesPay(IndexRange block, int64_t new_survivors, int64_t survivors) const;
   // Thresholds from a sample of the chunk.
   void GuessThresholds();
   // False where it could not be prepared, or when cancelled.
   bool ScreenSample();
-  // Every step-th doc of the sample from `first` on: the rows of docs `block`, for this purpose.
-  MatrixView SampleRows(int64_t first, int64_t step, IndexRange block);
-  // Leaves the sample_rank best lower bounds in a list.
-  void KeepBestOfSample(CandidateList<T>& list, Worker& worker) const;
+  // Where docs have to be refined, as if approximate scores were exact, but for queries of which
+  // they say nothing.
+  void SetSampleBounds();
+  // Of those docs of a block, from `first_doc` on, that are among the best of a query.
+  void RefineBestOfSample(int64_t first_doc, int worker);
+  // Leaves the sample_rank best in a list, and returns the least of them.
+  float KeepBestOfSample(CandidateList<T>& list, Worker& worker) const;
+  // The score that should be a little less than the query's k-th best; -inf: who knows.
+  T GuessFor(int64_t query, Worker& worker);
   std::vector<PrepareCounts> CountsOfWorkers() const;
   // When the chunk is done: sets wrongly_guessed_, and those queries back to where they started.
   void FindWrongGuesses();
@@ -175,6 +182,11 @@ class BatchSearch {
   // Those from `from` on that a threshold raised since rules out.
   void DropSurvivors(int64_t query, int64_t split, int64_t from, Survivors& survivors) const;
   bool IsBelowThreshold(int64_t query, int64_t split, float lower, int32_t doc) const;
+  // Refines at most kMostRefined docs, and writes the lower bounds and numbers of those that may
+  // reach the threshold, in their order; returns how many, or nothing when rows could not be read:
+  // the worker's status. `doc` may be where `docs` are.
+  std::optional<int64_t> RefineDocs(int64_t query, float threshold, std::span<const int32_t> docs,
+                                    float* lower, int32_t* doc, Worker& worker) const;
   // Refines docs, in their order and at most kMostRefined, and puts those that may reach the top k
   // to where they belong in the list. False when rows could not be read: the worker's status.
   bool RefineGroup(int64_t query, int64_t split, std::span<const int32_t> docs, Worker& worker);
@@ -188,8 +200,6 @@ class BatchSearch {
   void RefineWaiting(int64_t query, int64_t split, float floor, Worker& worker);
   // When the chunk ends: all of the query's.
   void RefineAllWaiting(int64_t query, Worker& worker);
-  // The k-th best lower bound among the query's in these splits that wait; -inf with fewer.
-  float FloorOfWaiting(int64_t query, int64_t first_split, int64_t end_split, Worker& worker) const;
   // Of a doc's score, from its lower bound: that plus the width of the interval. Infinite offsets
   // make a NaN, which is kept.
   double UpperBound(float lower, int32_t doc, double error) const {
@@ -203,6 +213,8 @@ class BatchSearch {
   // The steps of RescoreChunk, for a thread's own queries. First the last threshold that the screen
   // can prove; returns the k-th best lower bound, -inf with fewer candidates.
   float ThinForRescoring(int64_t query, Worker& worker);
+  // Without dropping any. `with_waiting`: by what waits, too.
+  float RaiseThresholds(int64_t query, bool with_waiting, Worker& worker);
   // Then exact scores, window by window of docs, of candidates whose lower bounds are at least
   // their query's floor. False when cancelled, or rows could not be read: scores may be missing.
   bool ScoreCandidates(IndexRange queries, const std::vector<float>& floors, Worker& worker);
@@ -230,6 +242,11 @@ class BatchSearch {
   // Moves these to worker.found.
   void TakeScored(float floor, CandidateList<T>& list, Worker& worker) const;
 
+  // Whether survivors wait to be refined: where their rows can be had until the chunk is done.
+  bool Waits() const {
+    return !waiting_.empty() && !sampling_ && screen_->refiner() != nullptr &&
+           (prepared_ || fetched_from_ == nullptr);
+  }
   // Where docs are refined: those of the block that is screened.
   const ChunkRows<T>& rows_to_refine() const {
     return block_rows_.has_value() ? *block_rows_ : *chunk_rows_;
@@ -256,10 +273,9 @@ class BatchSearch {
   std::unique_ptr<Screen<T>> screen_;
   CpuWarmDocs* const warm_;                // null: nothing is kept
   const bool prepared_;                    // all docs are in warm_
-  const bool waits_;                       // survivors wait to be refined
   DocBoundArrays own_bounds_;              // empty where warm_ has them
   CandidateArena<T> candidates_;           // list ListOf(query, split)
-  std::vector<Survivors> waiting_;         // the same index; empty where none wait
+  std::vector<Survivors> waiting_;         // the same index; empty where none ever wait
   std::vector<QueryBounds> query_bounds_;  // the same index; each thread writes its own
   std::vector<ExactTop<T>> exact_;
   // A query that several threads screen may be rescored by two at once; stripes of locks.
@@ -282,8 +298,8 @@ class BatchSearch {
   // Queries that are screened once more, alone; else empty.
   std::vector<int64_t> wrongly_guessed_;
   int64_t repeated_queries_ = 0;
-  int64_t judged_pairs_ = 0;  // refined when JudgeCodes was called last
   int64_t refined_of_sample_ = 0;
+  int64_t judged_pairs_ = 0;  // SurvivorsSoFar when JudgeCodes was called last
 };
 
 }  // namespace tiny_knn

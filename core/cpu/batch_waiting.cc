@@ -1,6 +1,6 @@
-// The part of BatchSearch for docs that are prepared and whose codes were kept. Their rows are not
-// at hand, and each costs more than thousands of codes: so survivors wait, and of many the best are
-// refined first, whose scores rule out most of the others.
+// The part of BatchSearch for survivors of codes that wait: where all rows of a chunk stay at hand,
+// or each has to be read, which costs more than thousands of codes. Of many the best are refined
+// first, whose scores rule out most of the others.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -55,7 +55,11 @@ void BatchSearch<T>::ThinWaiting(int64_t query, int64_t split, Worker& worker) {
   const int64_t most =
       plan_.waiting_capacity - std::max<int64_t>(1, plan_.waiting_capacity / kLeastRoomShare);
   if (waiting.count <= most) return;
-  RefineWaiting(query, split, FloorOfWaiting(query, split, split + 1, worker), worker);
+  if (waiting.count >= rank_) {
+    const float floor = KthLargest({waiting.lower.get(), static_cast<size_t>(waiting.count)}, rank_,
+                                   worker.select_scratch);
+    RefineWaiting(query, split, floor, worker);
+  }
   DropSurvivors(query, split, 0, waiting);
   if (waiting.count > most) RefineWaiting(query, split, kMinusInfinity, worker);
 }
@@ -90,29 +94,17 @@ void BatchSearch<T>::RefineWaiting(int64_t query, int64_t split, float floor, Wo
 }
 
 template <typename T>
-float BatchSearch<T>::FloorOfWaiting(int64_t query, int64_t first_split, int64_t end_split,
-                                     Worker& worker) const {
-  worker.lowers.clear();
-  for (int64_t split = first_split; split < end_split; ++split) {
-    const Survivors& waiting = waiting_[static_cast<size_t>(ListOf(query, split))];
-    worker.lowers.insert(worker.lowers.end(), waiting.lower.get(),
-                         waiting.lower.get() + waiting.count);
-  }
-  if (static_cast<int64_t>(worker.lowers.size()) < rank_) return kMinusInfinity;
-  return KthLargest(worker.lowers, rank_, worker.select_scratch);
-}
-
-template <typename T>
 void BatchSearch<T>::RefineAllWaiting(int64_t query, Worker& worker) {
   for (int64_t split = 0; split < plan_.doc_splits; ++split) {
     RemoveSelf(query, waiting_[static_cast<size_t>(ListOf(query, split))]);
   }
-  for (const bool best : {true, false}) {
-    ThinForRescoring(query, worker);
-    const float floor = best ? FloorOfWaiting(query, 0, plan_.doc_splits, worker) : kMinusInfinity;
+  // The best first, whose scores rule out most of the others.
+  for (const float floor :
+       {RaiseThresholds(query, /*with_waiting=*/true, worker), kMinusInfinity}) {
     for (int64_t split = 0; split < plan_.doc_splits; ++split) {
       RefineWaiting(query, split, floor, worker);
     }
+    RaiseThresholds(query, /*with_waiting=*/false, worker);
   }
 }
 

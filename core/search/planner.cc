@@ -41,10 +41,12 @@ constexpr int64_t kMinQueriesPerThread = 16;
 constexpr int64_t kExtraCandidates = 128;
 // Float32 lower bound, int32 doc, and the exact score once it is known.
 constexpr int64_t kCandidateBytes = 4 + 4 + 8;
-// Survivors of codes that were kept wait to be refined: so many, or so many times k. The more there
-// are, the fewer of them are refined in the end; these fit a core's cache where queries are few.
+// Survivors of codes wait to be refined: so many, or so many times k. The more there are, the fewer
+// of them are refined in the end; these fit a core's cache where queries are few. Where docs are
+// not kept, they take no more than this share of the memory limit.
 constexpr int64_t kLeastWaiting = 2048;
 constexpr int64_t kWaitingPerResult = 6;
+constexpr int64_t kWaitingShare = 8;
 // Float32 lower bound and int32 doc.
 constexpr int64_t kWaitingBytes = 4 + 4;
 // Norm and two screen offsets, float32 each.
@@ -175,19 +177,8 @@ Sample SampleOf(int64_t chunk_docs, int64_t k, int64_t candidate_capacity) {
   return {docs, rank};
 }
 
-ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, int64_t queries) {
-  const bool possible =
-      WorkingDType(shape.compute_dtype) == DType::kFloat32 && shape.dim <= kMostCodedDim;
-  if (!possible) return ScreenKind::kFloat32Gemm;
-  if (limits.screen.has_value()) return *limits.screen;
-  const bool most_survive = shape.num_docs / kLeastCodedDocsPerResult < shape.k;
-  // Docs that are kept have one digit for all searches, those of few queries too, which are bound
-  // by how many bytes there are to read.
-  const bool two_digits = limits.has_int8_tiles && !limits.keeps_docs;
-  if (!limits.has_int8_dot_products || shape.num_docs < kLeastCodedDocs ||
-      (most_survive && !two_digits)) {
-    return ScreenKind::kFloat32Gemm;
-  }
+// Of a batch of that many queries.
+PassShape PassOf(const ProblemShape& shape, const MachineLimits& limits, int64_t queries) {
   PassShape pass{.num_queries = queries,
                  .num_docs = shape.num_docs,
                  .dim = shape.dim,
@@ -204,6 +195,29 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
     pass.docs_are_codes = shape.doc_dtype == DType::kInt8 || shape.doc_dtype == DType::kUInt8;
     pass.queries_are_codes = shape.query_dtype == DType::kInt8;
   }
+  // Where codes are kept, a row may have to be read for each that is refined.
+  const int64_t waiting = std::max(kLeastWaiting, kWaitingPerResult * shape.k);
+  PassShape waits = pass;
+  waits.waiting_capacity = waiting;
+  const bool fits = queries * waiting * kWaitingBytes <= limits.memory_limit_bytes / kWaitingShare;
+  const bool pays = fits && Int8CodesCost(waits) < Int8CodesCost(pass);
+  return limits.keeps_docs || pays ? waits : pass;
+}
+
+ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, int64_t queries) {
+  const bool possible =
+      WorkingDType(shape.compute_dtype) == DType::kFloat32 && shape.dim <= kMostCodedDim;
+  if (!possible) return ScreenKind::kFloat32Gemm;
+  if (limits.screen.has_value()) return *limits.screen;
+  const bool most_survive = shape.num_docs / kLeastCodedDocsPerResult < shape.k;
+  // Docs that are kept have one digit for all searches, those of few queries too, which are bound
+  // by how many bytes there are to read.
+  const bool two_digits = limits.has_int8_tiles && !limits.keeps_docs;
+  if (!limits.has_int8_dot_products || shape.num_docs < kLeastCodedDocs ||
+      (most_survive && !two_digits)) {
+    return ScreenKind::kFloat32Gemm;
+  }
+  const PassShape pass = PassOf(shape, limits, queries);
   const double codes = most_survive ? std::numeric_limits<double>::infinity() : Int8CodesCost(pass);
   const double float32 = Float32GemmCost(pass);
   if (two_digits && Int16CodesCost(pass) < std::min(codes, float32)) return ScreenKind::kInt16Codes;
@@ -247,8 +261,8 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
   plan.query_tile = std::min(queries, kQueryTile);
   plan.candidate_capacity = CandidateCapacity(shape.k, num_docs);
-  if (screen == ScreenKind::kInt8Codes && limits.keeps_docs) {
-    plan.waiting_capacity = std::max(kLeastWaiting, kWaitingPerResult * shape.k);
+  if (screen == ScreenKind::kInt8Codes) {
+    plan.waiting_capacity = PassOf(shape, limits, queries).waiting_capacity;
   }
 
   plan.memory.doc_blocks = (plan.doc_block + (coded ? kCodedPanel : 0)) * block_bytes_per_doc;

@@ -103,8 +103,8 @@ struct SearchPlan {
   int64_t query_tile = 0;   // a score tile is [query_tile, doc_tile], sized for a core's cache
   int64_t doc_tile = 0;     // with codes this and doc_block are multiples of 64, or all docs
   int64_t candidate_capacity = 0;  // candidates a query holds, per split, before they are thinned
-  // With codes that are kept: survivors that a query holds, per split, before they are refined,
-  // once the docs are prepared. 0: none wait.
+  // With codes: survivors that a query holds, per split, before they are refined, where their rows
+  // are at hand until the chunk is done. 0: none wait.
   int64_t waiting_capacity = 0;
   // Docs of the first chunk from which thresholds are guessed, 0: none; and which rank among them
   // stands for the k-th best of the chunk: at least 1, at most half of candidate_capacity.

@@ -246,7 +246,7 @@ TEST(PlannerTest, ChoosesCodesWhereTheyPay) {
   EXPECT_EQ(screen(Shape(1024, 20'000, 768, 2000), keeping), ScreenKind::kFloat32Gemm);
   // Few queries, short rows, few docs, most docs in the result, doubles, a machine without them.
   EXPECT_EQ(screen(Shape(16, 200'000, 768, 10), limits), ScreenKind::kFloat32Gemm);
-  EXPECT_EQ(screen(Shape(1024, 200'000, 2, 1000), limits), ScreenKind::kFloat32Gemm);
+  EXPECT_EQ(screen(Shape(1024, 200'000, 2, 5000), limits), ScreenKind::kFloat32Gemm);
   EXPECT_EQ(screen(Shape(1024, 2000, 768, 10), limits), ScreenKind::kFloat32Gemm);
   EXPECT_EQ(screen(Shape(1024, 20'000, 768, 2000), limits), ScreenKind::kFloat32Gemm);
   EXPECT_EQ(screen(Shape(1024, 200'000, 100'000, 10), limits), ScreenKind::kFloat32Gemm);

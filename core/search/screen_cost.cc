@@ -18,10 +18,13 @@ struct ScreenRates {
   double result;            // selected, rescored, sorted
   double result_dim;
 };
-// Per query and refined doc.
+// Per query and doc.
 struct RefineRates {
-  double pair;
+  double pair;  // refined while its row is in cache
   double pair_dim;
+  double later_pair;  // the same when the row is not
+  double later_pair_dim;
+  double waiting;  // kept until then
 };
 struct MachineRates {
   ScreenRates float32;
@@ -30,45 +33,52 @@ struct MachineRates {
   RefineRates refined;
 };
 // AMD EPYC (Zen 5). Codes of two digits are not for it.
-constexpr MachineRates kWithoutTiles = {.float32 = {.product = 9.3e-3,
-                                                    .pair = 0.3,
-                                                    .doc_dim = 0.4,
-                                                    .doc = 22,
-                                                    .prepared_doc_dim = 0.27,
-                                                    .result = 30,
-                                                    .result_dim = 0.04},
-                                        .codes = {.product = 2.95e-3,
-                                                  .pair = 0.24,
-                                                  .doc_dim = 0.66,
-                                                  .doc = 61,
-                                                  .prepared_doc_dim = 0.07,
-                                                  .result = 24,
-                                                  .result_dim = 0.031},
-                                        .two_digits = {},
-                                        .refined = {.pair = 5.6, .pair_dim = 0.043}};
+constexpr MachineRates kWithoutTiles = {
+    .float32 = {.product = 9.3e-3,
+                .pair = 0.3,
+                .doc_dim = 0.4,
+                .doc = 22,
+                .prepared_doc_dim = 0.27,
+                .result = 30,
+                .result_dim = 0.04},
+    .codes = {.product = 2.95e-3,
+              .pair = 0.24,
+              .doc_dim = 0.66,
+              .doc = 61,
+              .prepared_doc_dim = 0.07,
+              .result = 24,
+              .result_dim = 0.031},
+    .two_digits = {},
+    // What is refined later costs twice as much: not measured.
+    .refined = {
+        .pair = 5.6, .pair_dim = 0.043, .later_pair = 11, .later_pair_dim = 0.086, .waiting = 10}};
 // An Intel Xeon with AMX.
-constexpr MachineRates kWithTiles = {.float32 = {.product = 1.21e-2,
-                                                 .pair = 0.355,
-                                                 .doc_dim = 0.741,
-                                                 .doc = 101,
+constexpr MachineRates kWithTiles = {.float32 = {.product = 1.38e-2,
+                                                 .pair = 0.247,
+                                                 .doc_dim = 0.439,
+                                                 .doc = 78.3,
                                                  .prepared_doc_dim = 0.27,
-                                                 .result = 51.7,
-                                                 .result_dim = 0.122},
-                                     .codes = {.product = 1.49e-3,
-                                               .pair = 0.366,
-                                               .doc_dim = 1.01,
-                                               .doc = 137,
+                                                 .result = 52,
+                                                 .result_dim = 0.0385},
+                                     .codes = {.product = 1.27e-3,
+                                               .pair = 0.371,
+                                               .doc_dim = 0.673,
+                                               .doc = 129,
                                                .prepared_doc_dim = 0.07,
                                                .result = 0,  // in what is refined
                                                .result_dim = 0},
-                                     .two_digits = {.product = 3.66e-3,
-                                                    .pair = 0.574,
-                                                    .doc_dim = 1.34,
-                                                    .doc = 128,
+                                     .two_digits = {.product = 3.24e-3,
+                                                    .pair = 0.603,
+                                                    .doc_dim = 0.873,
+                                                    .doc = 92.9,
                                                     .prepared_doc_dim = 0.14,
-                                                    .result = 60.2,
-                                                    .result_dim = 0.12},
-                                     .refined = {.pair = 36, .pair_dim = 0.0788}};
+                                                    .result = 64.2,
+                                                    .result_dim = 0.0333},
+                                     .refined = {.pair = 39.5,
+                                                 .pair_dim = 0.09,
+                                                 .later_pair = 57.9,
+                                                 .later_pair_dim = 0.134,
+                                                 .waiting = 13.3}};
 
 const MachineRates& RatesOf(bool has_int8_tiles) {
   return has_int8_tiles ? kWithTiles : kWithoutTiles;
@@ -84,7 +94,6 @@ constexpr double kThinningLag = 0.4;
 
 // Candidates beyond one and a half times the rank that lists hold.
 constexpr int64_t kExtraCodedCandidates = 16;
-constexpr int64_t kExtraSampleCandidates = 32;
 
 // The share of a normal distribution above `deviations`, and its inverse.
 double ShareAbove(double deviations) { return 0.5 * std::erfc(deviations / std::numbers::sqrt2); }
@@ -152,28 +161,26 @@ int64_t CodedCandidates(int64_t k, int64_t num_docs) {
   return std::min(k + k / 2, num_docs) + kExtraCodedCandidates;
 }
 
-int64_t SampleCandidates(int64_t rank) { return rank + rank / 2 + kExtraSampleCandidates; }
-
-double ExpectedRefinedAfterSample(const PassShape& pass) {
+double ExpectedSurvivors(const PassShape& pass) {
   const double guessed_share = pass.sample_docs == 0 ? 1
                                                      : static_cast<double>(pass.sample_rank) /
                                                            static_cast<double>(pass.sample_docs);
-  return RefinedOfStream({.docs = pass.num_docs,
-                          .rank = pass.k,
-                          .candidates = CodedCandidates(pass.k, pass.num_docs),
-                          .least_share = guessed_share},
-                         WidthOf(pass));
+  return RefinedOfStream(
+      {.docs = pass.num_docs,
+       .rank = pass.k,
+       .candidates = pass.waiting_capacity > 0 ? std::min(pass.waiting_capacity, pass.num_docs)
+                                               : CodedCandidates(pass.k, pass.num_docs),
+       .least_share = guessed_share},
+      WidthOf(pass));
 }
 
 double ExpectedRefined(const PassShape& pass) {
-  const double after = ExpectedRefinedAfterSample(pass);
-  if (pass.sample_docs == 0) return after;
-  return after + RefinedOfStream({.docs = pass.sample_docs,
-                                  .rank = pass.sample_rank,
-                                  .candidates = std::min(CodedCandidates(pass.k, pass.num_docs),
-                                                         SampleCandidates(pass.sample_rank)),
-                                  .least_share = 1},
-                                 WidthOf(pass));
+  const double survivors = ExpectedSurvivors(pass);
+  if (pass.waiting_capacity == 0) return survivors;
+  // The best k first, and then those that the last threshold leaves.
+  const double docs = static_cast<double>(pass.num_docs);
+  const double share = std::min(static_cast<double>(pass.k) / docs, 0.999);
+  return std::min(survivors, docs * ShareAbove(DeviationsOf(share) - WidthOf(pass)));
 }
 
 double Float32GemmCost(const PassShape& pass) {
@@ -182,9 +189,14 @@ double Float32GemmCost(const PassShape& pass) {
 
 double Int8CodesCost(const PassShape& pass) {
   const MachineRates& rates = RatesOf(pass.has_int8_tiles);
-  return CostWithoutRefining(pass, rates.codes) +
-         static_cast<double>(pass.num_queries) * ExpectedRefined(pass) *
-             (rates.refined.pair + rates.refined.pair_dim * static_cast<double>(pass.dim));
+  const RefineRates& refined = rates.refined;
+  const double dim = static_cast<double>(pass.dim);
+  const double per_query =
+      pass.waiting_capacity == 0
+          ? ExpectedRefined(pass) * (refined.pair + refined.pair_dim * dim)
+          : ExpectedRefined(pass) * (refined.later_pair + refined.later_pair_dim * dim) +
+                ExpectedSurvivors(pass) * refined.waiting;
+  return CostWithoutRefining(pass, rates.codes) + static_cast<double>(pass.num_queries) * per_query;
 }
 
 double Int16CodesCost(const PassShape& pass) {

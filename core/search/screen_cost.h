@@ -17,6 +17,8 @@ struct PassShape {
   // 0: none.
   int64_t sample_docs = 0;
   int64_t sample_rank = 0;
+  // SearchPlan::waiting_capacity, where survivors of codes can wait.
+  int64_t waiting_capacity = 0;
   // Rows that are integers are codes as they are, and leave nothing.
   bool docs_are_codes = false;
   bool queries_are_codes = false;
@@ -34,11 +36,11 @@ double Int8CodesCost(const PassShape& pass);
 // Codes of two digits. REQUIRES: has_int8_tiles.
 double Int16CodesCost(const PassShape& pass);
 
-// How many docs a query has to refine, those of the sample included: of Gaussian docs, the worst
-// case of data that a screen is good for, since no doc stands out.
+// How many docs codes keep for a query: of Gaussian docs, the worst case of data that a screen is
+// good for, since no doc stands out.
+double ExpectedSurvivors(const PassShape& pass);
+// How many of them are refined: all, unless they wait.
 double ExpectedRefined(const PassShape& pass);
-// The same without those of the sample.
-double ExpectedRefinedAfterSample(const PassShape& pass);
 
 // The share of pairs refined at which codes of one digit take as long as what goes on in their
 // place: codes of two digits where there are tiles, else the float32 screen.
@@ -48,7 +50,5 @@ double BreakEvenRefinedShare(int64_t dim, bool has_int8_tiles);
 // codes come one by one, and each that a threshold rules out need not be refined: the sooner it
 // rises the better, so these lists are shorter than others.
 int64_t CodedCandidates(int64_t k, int64_t num_docs);
-// The same of a sample's lists.
-int64_t SampleCandidates(int64_t rank);
 
 }  // namespace tiny_knn

@@ -16,16 +16,22 @@ bool PrefersCodes(const PassShape& pass) { return Int8CodesCost(pass) < Float32G
 // Counted in searches of Gaussian docs (bench/screen_choice.cc): the model is within a seventh.
 TEST(ScreenCostTest, ExpectsAsManyRefinedAsThereAre) {
   struct Counted {
-    int64_t num_docs, dim, k, sample_docs, sample_rank;
+    int64_t num_docs, dim, k, sample_docs, sample_rank, waiting_capacity;
     double refined;
   };
   for (const Counted& counted :
-       {Counted{100'000, 768, 1000, 6250, 98, 5200}, Counted{100'000, 128, 5000, 6250, 387, 10'108},
-        Counted{100'000, 32, 1000, 6250, 98, 2493}, Counted{20'000, 768, 100, 625, 14, 952},
-        Counted{100'000, 64, 100, 3125, 14, 594}, Counted{20'000, 128, 10, 625, 6, 180}}) {
+       {Counted{100'000, 768, 1000, 6250, 98, 0, 4273},
+        Counted{100'000, 128, 1000, 6250, 98, 0, 2316},
+        Counted{100'000, 32, 1000, 6250, 98, 0, 1886}, Counted{20'000, 768, 100, 625, 14, 0, 786},
+        Counted{100'000, 768, 100, 3125, 14, 0, 969}, Counted{20'000, 128, 10, 625, 6, 0, 99},
+        Counted{100'000, 768, 1000, 6250, 98, 6000, 3258},
+        Counted{100'000, 128, 1000, 6250, 98, 6000, 1662},
+        Counted{100'000, 768, 100, 3125, 14, 2048, 433},
+        Counted{100'000, 768, 10, 3125, 6, 2048, 57}}) {
     PassShape pass = Pass(1024, counted.num_docs, counted.dim, counted.k);
     pass.sample_docs = counted.sample_docs;
     pass.sample_rank = counted.sample_rank;
+    pass.waiting_capacity = counted.waiting_capacity;
     EXPECT_NEAR(ExpectedRefined(pass), counted.refined, 0.15 * counted.refined)
         << counted.num_docs << " " << counted.dim << " " << counted.k;
   }

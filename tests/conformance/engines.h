@@ -25,6 +25,8 @@ struct EngineUnderTest {
   // The state is saved at each of the first borders between chunks and then at every n-th; searches
   // go on from some of what was saved. 0: never.
   int64_t save_every = 0;
+  // Survivors of codes wait to be refined.
+  bool survivors_wait = false;
 };
 
 const std::vector<EngineUnderTest>& EnginesUnderTest();

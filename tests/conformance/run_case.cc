@@ -323,7 +323,8 @@ SearchPlan PlanFor(const EngineUnderTest& engine, const Case& c) {
     for (int64_t* const docs : {&plan.doc_block, &plan.doc_tile}) {
       *docs = (*docs + kUnit - 1) / kUnit * kUnit;
     }
-    plan.waiting_capacity = c.k + c.k / 2 + 3;  // so that it fills up again and again
+    // So few that they fill up again and again; or survivors are refined at once.
+    plan.waiting_capacity = engine.survivors_wait ? c.k + c.k / 2 + 3 : 0;
   }
   return plan;
 }

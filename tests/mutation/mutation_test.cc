@@ -36,17 +36,22 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "usage: %s --expect=caught|clean [--first=TEXT] [--count]\n", argv[0]);
     return 2;
   }
-  const EngineUnderTest engine{"mutant", mutant::MakeCpuEngine};
-  const EngineUnderTest coded_engine{"mutantint8", mutant::MakeCpuEngine, /*warm=*/false,
-                                     ScreenKind::kInt8Codes};
-  const EngineUnderTest guessing_engine{"mutantguess",  mutant::MakeCpuEngine,
-                                        /*warm=*/false, ScreenKind::kFloat32Gemm,
-                                        false,          /*guesses=*/true};
-  const EngineUnderTest warm_engine{"mutantwarm", mutant::MakeCpuEngine, /*warm=*/true};
-  const EngineUnderTest warm_coded_engine{"mutantint8warm", mutant::MakeCpuEngine, /*warm=*/true,
-                                          ScreenKind::kInt8Codes};
-  const EngineUnderTest two_digits_engine{"mutantint16", mutant::MakeCpuEngine, /*warm=*/false,
-                                          ScreenKind::kInt16Codes};
+  const std::vector<EngineUnderTest> engines = {
+      {.name = "mutant", .make = mutant::MakeCpuEngine},
+      {.name = "mutantint8", .make = mutant::MakeCpuEngine, .screen = ScreenKind::kInt8Codes},
+      {.name = "mutantguess", .make = mutant::MakeCpuEngine, .guesses = true},
+      {.name = "mutantwarm", .make = mutant::MakeCpuEngine, .warm = true},
+      {.name = "mutantint8warm",
+       .make = mutant::MakeCpuEngine,
+       .warm = true,
+       .screen = ScreenKind::kInt8Codes,
+       .survivors_wait = true},
+      {.name = "mutantint8wait",
+       .make = mutant::MakeCpuEngine,
+       .screen = ScreenKind::kInt8Codes,
+       .survivors_wait = true},
+      {.name = "mutantint16", .make = mutant::MakeCpuEngine, .screen = ScreenKind::kInt16Codes},
+  };
   std::vector<std::pair<std::string, std::string>> failures;
   std::vector<Case> cases = AllCases();
   std::stable_partition(cases.begin(), cases.end(), [&](const Case& c) {
@@ -55,12 +60,10 @@ int Main(int argc, char** argv) {
   size_t ran = 0;
   for (const Case& c : cases) {
     ++ran;
-    std::string difference = RunCase(c, engine);
-    if (difference.empty()) difference = RunCase(c, coded_engine);
-    if (difference.empty()) difference = RunCase(c, guessing_engine);
-    if (difference.empty()) difference = RunCase(c, warm_engine);
-    if (difference.empty()) difference = RunCase(c, warm_coded_engine);
-    if (difference.empty()) difference = RunCase(c, two_digits_engine);
+    std::string difference;
+    for (const EngineUnderTest& engine : engines) {
+      if (difference.empty()) difference = RunCase(c, engine);
+    }
     if (difference.empty()) continue;
     failures.emplace_back(c.name, std::move(difference));
     if (!count_all) break;
