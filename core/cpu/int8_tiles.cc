@@ -17,22 +17,34 @@ namespace {
 // A tile holds 16 rows of 64 bytes: 16 queries or 16 groups of four dims.
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = 64;
-// Docs whose sums are in tiles at once: two tiles wide.
-constexpr int64_t kBlockDocs = 2 * kTileRows;
-// Queries of a block: of one digit two tiles high, of two digits one, each with two sums.
-constexpr int64_t BlockQueries(int digits) { return digits == 2 ? kTileRows : 2 * kTileRows; }
+// Queries whose sums are in tiles at once: two tiles high.
+constexpr int64_t kBlockQueries = 2 * kTileRows;
+// And docs: of one digit two tiles wide, of two digits one, each with two sums.
+constexpr int64_t BlockDocs(int digits) { return digits == 2 ? kTileRows : 2 * kTileRows; }
+// Numbers in a row of sums: of 32 docs, or of 16 the high and then the low ones.
+constexpr int64_t kRowSums = 2 * kTileRows;
 
-// Tile registers. Sums of [queries 0-15 or 16-31, or high or low][docs 0-15 or 16-31].
+// Tile registers. Sums of [queries 0-15 or 16-31][docs 0-15 or 16-31, or high or low].
 #define TINY_KNN_SUMS_00 0
 #define TINY_KNN_SUMS_01 1
 #define TINY_KNN_SUMS_10 2
 #define TINY_KNN_SUMS_11 3
-// Queries 0-15 or 16-31, or high or low digits.
+// Queries 0-15 or 16-31, or high or low digits of one of those.
 #define TINY_KNN_QUERIES_0 4
 #define TINY_KNN_QUERIES_1 5
-// Docs 0-15 or 16-31, or high or low digits of one of those.
+// Docs 0-15 or 16-31, or high or low digits.
 #define TINY_KNN_DOCS_0 6
 #define TINY_KNN_DOCS_1 7
+
+// A block of docs stays in the first cache while blocks of queries go by, which must not drive it
+// out where all of them together are no smaller than that cache.
+constexpr int64_t kStreamedQueryBytes = int64_t{24} << 10;
+#define TINY_KNN_LOAD_QUERIES(tile, row, stride) \
+  if constexpr (kStreams) {                      \
+    _tile_stream_loadd(tile, row, stride);       \
+  } else {                                       \
+    _tile_loadd(tile, row, stride);              \
+  }
 
 // What LDTILECFG reads.
 struct alignas(64) TileConfig {
@@ -52,13 +64,14 @@ TINY_KNN_AMX void ConfigureTiles(int64_t num_queries, int64_t steps, int digits)
     config.rows[tile] = static_cast<uint8_t>(std::min(rows, kTileRows));
     config.row_bytes[tile] = static_cast<uint16_t>(std::min(row_bytes, kTileBytes));
   };
-  const int64_t others = digits == 2 ? num_queries : num_queries - kTileRows;
+  // With two digits, both tiles of queries hold the same ones.
+  const int64_t others = num_queries - kTileRows;
   set(TINY_KNN_SUMS_00, num_queries, kTileBytes);
   set(TINY_KNN_SUMS_01, num_queries, kTileBytes);
   set(TINY_KNN_SUMS_10, others, kTileBytes);
   set(TINY_KNN_SUMS_11, others, kTileBytes);
   set(TINY_KNN_QUERIES_0, num_queries, 4 * steps);
-  set(TINY_KNN_QUERIES_1, others, 4 * steps);
+  set(TINY_KNN_QUERIES_1, digits == 2 ? num_queries : others, 4 * steps);
   set(TINY_KNN_DOCS_0, steps, kTileBytes);
   set(TINY_KNN_DOCS_1, steps, kTileBytes);
   // GCC's intrinsic says that it reads the first eight bytes only.
@@ -76,8 +89,7 @@ struct Scorer {
 
 // Sums of a block of queries with a block of docs.
 struct Sums {
-  // [2][kTileRows][kBlockDocs]: of queries 0-15 and 16-31, or high and low.
-  alignas(64) int32_t values[2 * kTileRows * kBlockDocs];
+  alignas(64) int32_t values[kBlockQueries * kRowSums];
   int64_t first_query = 0;
   int64_t num_queries = 0;  // 0: nothing is there
   int64_t first_doc = 0;
@@ -117,8 +129,7 @@ TINY_KNN_AMX TINY_KNN_INLINE __m512 ScoresOf(const QueryLanes& query, const DocL
                                              const int32_t* sums) {
   __m512 products = _mm512_maskz_cvtepi32_ps(docs.mask, _mm512_load_si512(sums));
   if constexpr (kDigits == 2) {
-    const __m512 low =
-        _mm512_maskz_cvtepi32_ps(docs.mask, _mm512_load_si512(sums + kTileRows * kBlockDocs));
+    const __m512 low = _mm512_maskz_cvtepi32_ps(docs.mask, _mm512_load_si512(sums + kTileRows));
     products = _mm512_fmadd_ps(low, _mm512_set1_ps(kLowDigit), products);
   }
   return _mm512_fmadd_ps(_mm512_mul_ps(query.scale, docs.scale), products, query.centre_dot);
@@ -164,13 +175,19 @@ class Meanwhile {
     const QueryLanes query{_mm512_set1_ps(coded.scale), _mm512_set1_ps(coded.centre_dot),
                            _mm512_set1_ps(bounds.threshold), _mm512_set1_ps(bounds.error_factor),
                            _mm512_set1_ps(bounds.residual_factor)};
-    const int32_t* const values = values_ + i * kBlockDocs;
+    const int32_t* const values = values_ + i * kRowSums;
+    float* const out = scores_ + i * stride_;
     const __m512 scores0 = ScoresOf<kDigits>(query, docs0_, values);
-    const __m512 scores1 = ScoresOf<kDigits>(query, docs1_, values + kTileRows);
     const __mmask16 survivors0 = Survivors(query, docs0_, scores0);
+    if constexpr (kDigits == 2) {
+      if (survivors0 == 0) return;
+      _mm512_mask_storeu_ps(out, docs0_.mask, scores0);
+      groups_[i] |= uint64_t{1} << first_group_;
+      return;
+    }
+    const __m512 scores1 = ScoresOf<kDigits>(query, docs1_, values + kTileRows);
     const __mmask16 survivors1 = Survivors(query, docs1_, scores1);
     if (_mm512_kortestz(survivors0, survivors1) != 0) return;
-    float* const out = scores_ + i * stride_;
     _mm512_mask_storeu_ps(out, docs0_.mask, scores0);
     _mm512_mask_storeu_ps(out + kTileRows, docs1_.mask, scores1);
     const uint64_t groups = (survivors0 != 0 ? 1U : 0U) | (survivors1 != 0 ? 2U : 0U);
@@ -196,23 +213,18 @@ class Ahead {
  public:
   Ahead(const uint8_t* docs, int64_t dim, int digits, int64_t steps_per_tile)
       : next_(reinterpret_cast<const char*>(docs)),
-        lane_bytes_(LaneBytes(dim)),
-        digit_bytes_(digits == 2 ? DigitBytes(dim) : 0),
+        other_bytes_(digits == 2 ? DigitBytes(dim) : LaneBytes(dim)),
         steps_per_tile_(steps_per_tile) {}
   TINY_KNN_INLINE void AfterTile() {
     for (int64_t i = 0; i < steps_per_tile_; ++i, next_ += kStepBytes) {
       _mm_prefetch(next_, _MM_HINT_T1);
-      _mm_prefetch(next_ + lane_bytes_, _MM_HINT_T1);
-      if (digit_bytes_ == 0) continue;
-      _mm_prefetch(next_ + digit_bytes_, _MM_HINT_T1);
-      _mm_prefetch(next_ + digit_bytes_ + lane_bytes_, _MM_HINT_T1);
+      _mm_prefetch(next_ + other_bytes_, _MM_HINT_T1);
     }
   }
 
  private:
   const char* next_;
-  int64_t lane_bytes_;
-  int64_t digit_bytes_;
+  int64_t other_bytes_;  // from one tile of docs to the other
   int64_t steps_per_tile_;
 };
 
@@ -238,8 +250,30 @@ TINY_KNN_INLINE Operands OperandsOf(const Block& block, int64_t steps, int64_t t
 
 int64_t TilesOf(int64_t dim) { return (CodeSteps(dim) + kTileRows - 1) / kTileRows; }
 
-// Codes of one digit; `kRows`: tiles of queries, one or two.
+// `kRows`: tiles of queries, one or two.
 template <int kRows>
+TINY_KNN_AMX TINY_KNN_INLINE void ZeroSums() {
+  _tile_zero(TINY_KNN_SUMS_00);
+  _tile_zero(TINY_KNN_SUMS_01);
+  if constexpr (kRows == 2) {
+    _tile_zero(TINY_KNN_SUMS_10);
+    _tile_zero(TINY_KNN_SUMS_11);
+  }
+}
+
+template <int kRows>
+TINY_KNN_AMX TINY_KNN_INLINE void StoreSums(int32_t* sums) {
+  constexpr int64_t kStride = kRowSums * sizeof(int32_t);
+  _tile_stored(TINY_KNN_SUMS_00, sums, kStride);
+  _tile_stored(TINY_KNN_SUMS_01, sums + kTileRows, kStride);
+  if constexpr (kRows == 2) {
+    _tile_stored(TINY_KNN_SUMS_10, sums + kTileRows * kRowSums, kStride);
+    _tile_stored(TINY_KNN_SUMS_11, sums + kTileRows * kRowSums + kTileRows, kStride);
+  }
+}
+
+// Codes of one digit.
+template <int kRows, bool kStreams>
 TINY_KNN_AMX void MultiplyDigits(const Block& block, const Scorer& scorer, const Sums& before,
                                  Ahead& ahead, int32_t* sums) {
   const int64_t steps = CodeSteps(block.dim);
@@ -247,80 +281,76 @@ TINY_KNN_AMX void MultiplyDigits(const Block& block, const Scorer& scorer, const
   const int64_t lane_bytes = LaneBytes(block.dim);
   const int64_t stride = QueryCodeBytes(block.dim, 1);
   Meanwhile<1> meanwhile(scorer, before, tiles);
-  _tile_zero(TINY_KNN_SUMS_00);
-  _tile_zero(TINY_KNN_SUMS_01);
-  if constexpr (kRows == 2) {
-    _tile_zero(TINY_KNN_SUMS_10);
-    _tile_zero(TINY_KNN_SUMS_11);
-  }
+  ZeroSums<kRows>();
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const Operands at = OperandsOf(block, steps, tile);
     _tile_loadd(TINY_KNN_DOCS_0, at.docs, kStepBytes);
-    _tile_loadd(TINY_KNN_QUERIES_0, at.queries, stride);
+    TINY_KNN_LOAD_QUERIES(TINY_KNN_QUERIES_0, at.queries, stride);
     _tile_dpbssd(TINY_KNN_SUMS_00, TINY_KNN_QUERIES_0, TINY_KNN_DOCS_0);
     _tile_loadd(TINY_KNN_DOCS_1, at.docs + lane_bytes, kStepBytes);
     _tile_dpbssd(TINY_KNN_SUMS_01, TINY_KNN_QUERIES_0, TINY_KNN_DOCS_1);
     if constexpr (kRows == 2) {
-      _tile_loadd(TINY_KNN_QUERIES_1, at.queries + kTileRows * stride, stride);
+      TINY_KNN_LOAD_QUERIES(TINY_KNN_QUERIES_1, at.queries + kTileRows * stride, stride);
       _tile_dpbssd(TINY_KNN_SUMS_10, TINY_KNN_QUERIES_1, TINY_KNN_DOCS_0);
       _tile_dpbssd(TINY_KNN_SUMS_11, TINY_KNN_QUERIES_1, TINY_KNN_DOCS_1);
     }
     ahead.AfterTile();
     meanwhile.After(tile + 1);
   }
-  constexpr int64_t kStride = kBlockDocs * sizeof(int32_t);
-  _tile_stored(TINY_KNN_SUMS_00, sums, kStride);
-  _tile_stored(TINY_KNN_SUMS_01, sums + kTileRows, kStride);
-  if constexpr (kRows == 2) {
-    _tile_stored(TINY_KNN_SUMS_10, sums + kTileRows * kBlockDocs, kStride);
-    _tile_stored(TINY_KNN_SUMS_11, sums + kTileRows * kBlockDocs + kTileRows, kStride);
-  }
+  StoreSums<kRows>(sums);
 }
 
 // Codes of two digits: products of high ones, and of high and low ones.
+template <int kRows, bool kStreams>
 TINY_KNN_AMX void MultiplyTwoDigits(const Block& block, const Scorer& scorer, const Sums& before,
                                     Ahead& ahead, int32_t* sums) {
   const int64_t steps = CodeSteps(block.dim);
   const int64_t tiles = TilesOf(block.dim);
-  const int64_t lane_bytes = LaneBytes(block.dim);
+  const int64_t low_docs = DigitBytes(block.dim);
   const int64_t stride = QueryCodeBytes(block.dim, 2);
   const int64_t low_queries = QueryDigitBytes(block.dim);
-  const int64_t low_docs = DigitBytes(block.dim);
   Meanwhile<2> meanwhile(scorer, before, tiles);
-  _tile_zero(TINY_KNN_SUMS_00);
-  _tile_zero(TINY_KNN_SUMS_01);
-  _tile_zero(TINY_KNN_SUMS_10);
-  _tile_zero(TINY_KNN_SUMS_11);
+  ZeroSums<kRows>();
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const Operands at = OperandsOf(block, steps, tile);
-    _tile_loadd(TINY_KNN_QUERIES_0, at.queries, stride);
     _tile_loadd(TINY_KNN_DOCS_0, at.docs, kStepBytes);
+    TINY_KNN_LOAD_QUERIES(TINY_KNN_QUERIES_0, at.queries, stride);
     _tile_dpbssd(TINY_KNN_SUMS_00, TINY_KNN_QUERIES_0, TINY_KNN_DOCS_0);
-    _tile_loadd(TINY_KNN_QUERIES_1, at.queries + low_queries, stride);
-    _tile_dpbssd(TINY_KNN_SUMS_10, TINY_KNN_QUERIES_1, TINY_KNN_DOCS_0);
-    _tile_loadd(TINY_KNN_DOCS_0, at.docs + lane_bytes, kStepBytes);
-    _tile_dpbssd(TINY_KNN_SUMS_01, TINY_KNN_QUERIES_0, TINY_KNN_DOCS_0);
-    _tile_dpbssd(TINY_KNN_SUMS_11, TINY_KNN_QUERIES_1, TINY_KNN_DOCS_0);
     _tile_loadd(TINY_KNN_DOCS_1, at.docs + low_docs, kStepBytes);
-    _tile_dpbssd(TINY_KNN_SUMS_10, TINY_KNN_QUERIES_0, TINY_KNN_DOCS_1);
-    _tile_loadd(TINY_KNN_DOCS_1, at.docs + low_docs + lane_bytes, kStepBytes);
-    _tile_dpbssd(TINY_KNN_SUMS_11, TINY_KNN_QUERIES_0, TINY_KNN_DOCS_1);
+    _tile_dpbssd(TINY_KNN_SUMS_01, TINY_KNN_QUERIES_0, TINY_KNN_DOCS_1);
+    TINY_KNN_LOAD_QUERIES(TINY_KNN_QUERIES_1, at.queries + low_queries, stride);
+    _tile_dpbssd(TINY_KNN_SUMS_01, TINY_KNN_QUERIES_1, TINY_KNN_DOCS_0);
+    if constexpr (kRows == 2) {
+      const int8_t* const others = at.queries + kTileRows * stride;
+      TINY_KNN_LOAD_QUERIES(TINY_KNN_QUERIES_0, others, stride);
+      _tile_dpbssd(TINY_KNN_SUMS_10, TINY_KNN_QUERIES_0, TINY_KNN_DOCS_0);
+      _tile_dpbssd(TINY_KNN_SUMS_11, TINY_KNN_QUERIES_0, TINY_KNN_DOCS_1);
+      TINY_KNN_LOAD_QUERIES(TINY_KNN_QUERIES_1, others + low_queries, stride);
+      _tile_dpbssd(TINY_KNN_SUMS_11, TINY_KNN_QUERIES_1, TINY_KNN_DOCS_0);
+    }
     ahead.AfterTile();
     meanwhile.After(tile + 1);
   }
-  constexpr int64_t kStride = kBlockDocs * sizeof(int32_t);
-  _tile_stored(TINY_KNN_SUMS_00, sums, kStride);
-  _tile_stored(TINY_KNN_SUMS_01, sums + kTileRows, kStride);
-  _tile_stored(TINY_KNN_SUMS_10, sums + kTileRows * kBlockDocs, kStride);
-  _tile_stored(TINY_KNN_SUMS_11, sums + kTileRows * kBlockDocs + kTileRows, kStride);
+  StoreSums<kRows>(sums);
 }
 
-// Queries [begin, end), in blocks of `block_queries` that all have as many tiles, with all docs.
-// Each block of docs is read once, while those of queries stay in the core's own cache.
-template <int kDigits>
+template <int kDigits, int kRows, bool kStreams>
+TINY_KNN_AMX TINY_KNN_INLINE void Multiply(const Block& block, const Scorer& scorer,
+                                           const Sums& before, Ahead& ahead, int32_t* sums) {
+  if constexpr (kDigits == 2) {
+    MultiplyTwoDigits<kRows, kStreams>(block, scorer, before, ahead, sums);
+  } else {
+    MultiplyDigits<kRows, kStreams>(block, scorer, before, ahead, sums);
+  }
+}
+
+// Queries [begin, end), in blocks of `block_queries`, of one or two tiles, with all docs. Each
+// block of docs is read once, while those of queries stay in the core's own cache.
+template <int kDigits, bool kStreams>
 TINY_KNN_AMX void ScoreBlocks(const Scorer& scorer, int64_t begin, int64_t end,
                               int64_t block_queries, const CodedDocs& docs, int64_t dim) {
   if (begin == end) return;
+  constexpr int64_t kBlockDocs = BlockDocs(kDigits);
   ConfigureTiles(block_queries, CodeSteps(dim), kDigits);
   const int64_t tiles_per_doc_block =
       (end - begin + block_queries - 1) / block_queries * TilesOf(dim);
@@ -336,12 +366,10 @@ TINY_KNN_AMX void ScoreBlocks(const Scorer& scorer, int64_t begin, int64_t end,
     Ahead ahead(in_panel(doc + kBlockDocs), dim, kDigits, steps_per_tile);
     for (int64_t query = begin; query < end; query += block_queries) {
       const Block block{scorer.queries[query].codes, in_panel(doc), dim};
-      if constexpr (kDigits == 2) {
-        MultiplyTwoDigits(block, scorer, *before, ahead, sums->values);
-      } else if (block_queries > kTileRows) {
-        MultiplyDigits<2>(block, scorer, *before, ahead, sums->values);
+      if (block_queries > kTileRows) {
+        Multiply<kDigits, 2, kStreams>(block, scorer, *before, ahead, sums->values);
       } else {
-        MultiplyDigits<1>(block, scorer, *before, ahead, sums->values);
+        Multiply<kDigits, 1, kStreams>(block, scorer, *before, ahead, sums->values);
       }
       sums->first_query = query;
       sums->num_queries = block_queries;
@@ -353,13 +381,16 @@ TINY_KNN_AMX void ScoreBlocks(const Scorer& scorer, int64_t begin, int64_t end,
   Meanwhile<kDigits>(scorer, *before, 1).After(1);
 }
 
-template <int kDigits>
+template <int kDigits, bool kStreams>
 TINY_KNN_AMX void ScoreWith(const Scorer& scorer, int64_t num_queries, const CodedDocs& docs,
                             int64_t dim) {
-  constexpr int64_t kBlockQueries = BlockQueries(kDigits);
   const int64_t whole = num_queries / kBlockQueries * kBlockQueries;
-  ScoreBlocks<kDigits>(scorer, 0, whole, kBlockQueries, docs, dim);
-  ScoreBlocks<kDigits>(scorer, whole, num_queries, num_queries - whole, docs, dim);
+  ScoreBlocks<kDigits, kStreams>(scorer, 0, whole, kBlockQueries, docs, dim);
+  // With two digits, tiles of queries are as high as each other.
+  const int64_t tile = kDigits == 2 && num_queries - whole > kTileRows ? kTileRows : 0;
+  ScoreBlocks<kDigits, kStreams>(scorer, whole, whole + tile, tile, docs, dim);
+  ScoreBlocks<kDigits, kStreams>(scorer, whole + tile, num_queries, num_queries - whole - tile,
+                                 docs, dim);
 }
 
 }  // namespace
@@ -369,11 +400,10 @@ TINY_KNN_AMX void ScoreCodesByTiles(const CodedQuery* queries, int64_t num_queri
                                     const TileScores& scores) {
   std::fill(scores.groups, scores.groups + num_queries, uint64_t{0});
   const Scorer scorer{queries, docs.scales, bounds, scores};
-  if (docs.digits == 2) {
-    ScoreWith<2>(scorer, num_queries, docs, dim);
-  } else {
-    ScoreWith<1>(scorer, num_queries, docs, dim);
-  }
+  const bool streams = num_queries * QueryCodeBytes(dim, docs.digits) > kStreamedQueryBytes;
+  const auto score = docs.digits == 2 ? (streams ? ScoreWith<2, true> : ScoreWith<2, false>)
+                                      : (streams ? ScoreWith<1, true> : ScoreWith<1, false>);
+  score(scorer, num_queries, docs, dim);
   _tile_release();
 }
 
