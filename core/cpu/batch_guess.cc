@@ -60,7 +60,6 @@ void BatchSearch<T>::GuessThresholds() {
       }
     }
   });
-  judged_pairs_ = refined_of_sample_ = SurvivorsSoFar();
   sampling_ = false;
   fetch_step_ = 1;
   block_rows_.reset();
@@ -130,7 +129,7 @@ template <typename T>
 void BatchSearch<T>::RefineBestOfSample(int64_t first_doc, int w) {
   Worker& worker = workers_[static_cast<size_t>(w)];
   const IndexRange queries = PartOf(num_queries_, w, pool_.threads());
-  for (int64_t query = queries.begin; query < queries.end; ++query) {
+  for (int64_t query = queries.begin; query < queries.end && !progress_.cancelled(); ++query) {
     for (int64_t split = 0; split < plan_.doc_splits; ++split) {
       CandidateList<T>& list = candidates_.list(ListOf(query, split));
       if (list.size > rank_) KeepBestOfSample(list, worker);

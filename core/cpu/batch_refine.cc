@@ -48,8 +48,8 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
   // Docs that are kept warm are kept as codes.
   if (screen_->refiner() == nullptr || warm_ != nullptr || !wrongly_guessed_.empty()) return;
   const int64_t survivors = SurvivorsSoFar();
-  const int64_t new_survivors = survivors - judged_pairs_;
-  judged_pairs_ = survivors;
+  const int64_t new_survivors = survivors - judged_survivors_;
+  judged_survivors_ = survivors;
   if (CodesPay(block, new_survivors, survivors)) return;
   if (Waits()) {
     pool_.Run([&](int w) {
@@ -81,8 +81,7 @@ void BatchSearch<T>::JudgeCodes(IndexRange block) {
 template <typename T>
 int64_t BatchSearch<T>::SurvivorsSoFar() const {
   int64_t survivors = 0;
-  for (const Worker& worker : workers_) survivors += worker.refined;
-  for (const Survivors& waiting : waiting_) survivors += waiting.count;
+  for (const Worker& worker : workers_) survivors += worker.survived;
   return survivors;
 }
 
@@ -101,8 +100,7 @@ bool BatchSearch<T>::CodesPay(IndexRange block, int64_t new_survivors, int64_t s
                          .sample_docs = plan_.sample_docs,
                          .sample_rank = plan_.sample_rank,
                          .waiting_capacity = Waits() ? plan_.waiting_capacity : 0});
-  const int64_t after_sample = survivors - refined_of_sample_;
-  return static_cast<double>(after_sample) <= kUnexpected * queries * expected;
+  return static_cast<double>(survivors) <= kUnexpected * queries * expected;
 }
 
 template <typename T>
@@ -173,6 +171,7 @@ template <typename T>
 void BatchSearch<T>::RefineSurvivors(int64_t query, int64_t split, Survivors& survivors,
                                      Worker& worker) {
   const CandidateList<T>& list = candidates_.list(ListOf(query, split));
+  worker.survived += survivors.count;
   for (int64_t first = 0; first < survivors.count; first += kMostRefined) {
     const int64_t group = std::min(kMostRefined, survivors.count - first);
     const std::span<const int32_t> docs(survivors.doc.get() + first, static_cast<size_t>(group));

@@ -249,6 +249,7 @@ absl::Status BatchSearch<T>::SearchChunk(RowSource& docs, int64_t begin, int64_t
 
 template <typename T>
 absl::Status BatchSearch<T>::ScreenChunk(RowSource& docs, int64_t begin) {
+  judged_survivors_ = SurvivorsSoFar();
   for (IndexRange block{0, 0}; block.begin < chunk_.rows; block.begin = block.end) {
     block.end = std::min(block.begin + BlockDocs(block.begin), chunk_.rows);
     const absl::Status started = StartBlock(block);

@@ -89,7 +89,7 @@ class BatchSearch {
     std::vector<uint64_t> groups;  // [query_tile] of them that may hold survivors
     std::vector<float> lowers;
     std::vector<uint32_t> select_scratch;
-    std::vector<Survivors> survivors;  // of two queries and a tile, unless they wait
+    std::vector<Survivors> survivors;  // of two queries and a tile, where they do not wait
     std::vector<T> row_scratch;
     AlignedVector<std::byte> fetched_rows;  // a group's, where rows are fetched one by one
     typename CandidateRefiner<T>::Scratch refiner_scratch;
@@ -98,6 +98,7 @@ class BatchSearch {
     PrepareCounts counts;
     absl::Status status;
     int64_t rescored = 0;
+    int64_t survived = 0;  // codes of one digit, of pairs but for those of a sample
     int64_t refined = 0;
     int64_t tied = 0;
   };
@@ -136,7 +137,7 @@ class BatchSearch {
   // After a block: where codes leave so much to refine that another screen would be faster, goes on
   // with that.
   void JudgeCodes(IndexRange block);
-  // Refined, or waiting.
+  // Of codes, but for those of a sample.
   int64_t SurvivorsSoFar() const;
   // By how many of that block's pairs survived, and how many so far.
   bool CodesPay(IndexRange block, int64_t new_survivors, int64_t survivors) const;
@@ -190,8 +191,8 @@ class BatchSearch {
   // Refines docs, in their order and at most kMostRefined, and puts those that may reach the top k
   // to where they belong in the list. False when rows could not be read: the worker's status.
   bool RefineGroup(int64_t query, int64_t split, std::span<const int32_t> docs, Worker& worker);
-  // Of docs that are prepared, which need not be refined while they are at hand: survivors wait
-  // until there are many, and the best are refined first. Then fewer are refined at all.
+  // Of docs that need not be refined while their block is at hand: survivors wait until there are
+  // many, and the best are refined first. Then fewer are refined at all.
   void TakeSurvivors(int64_t query, int64_t split, const ScoreRow& scores, int64_t first_doc,
                      Worker& worker);
   // Makes room.
@@ -298,8 +299,7 @@ class BatchSearch {
   // Queries that are screened once more, alone; else empty.
   std::vector<int64_t> wrongly_guessed_;
   int64_t repeated_queries_ = 0;
-  int64_t refined_of_sample_ = 0;
-  int64_t judged_pairs_ = 0;  // SurvivorsSoFar when JudgeCodes was called last
+  int64_t judged_survivors_ = 0;  // SurvivorsSoFar when JudgeCodes looked last
 };
 
 }  // namespace tiny_knn

@@ -29,6 +29,7 @@ void BatchSearch<T>::TakeSurvivors(int64_t query, int64_t split, const ScoreRow&
                      static_cast<int32_t>(first_doc), waiting.lower.get() + waiting.count,
                      waiting.doc.get() + waiting.count, plan_.waiting_capacity - waiting.count);
     waiting.count += result.kept;
+    worker.survived += result.kept;
     next = result.next;
     if (next == scores.count || progress_.cancelled() || !worker.status.ok()) return;
     ThinWaiting(query, split, worker);
@@ -98,14 +99,15 @@ void BatchSearch<T>::RefineAllWaiting(int64_t query, Worker& worker) {
   for (int64_t split = 0; split < plan_.doc_splits; ++split) {
     RemoveSelf(query, waiting_[static_cast<size_t>(ListOf(query, split))]);
   }
-  // The best first, whose scores rule out most of the others.
-  for (const float floor :
-       {RaiseThresholds(query, /*with_waiting=*/true, worker), kMinusInfinity}) {
+  const auto refine = [&](float floor) {
     for (int64_t split = 0; split < plan_.doc_splits; ++split) {
       RefineWaiting(query, split, floor, worker);
     }
-    RaiseThresholds(query, /*with_waiting=*/false, worker);
-  }
+  };
+  // The best first, whose scores rule out most of the others.
+  refine(RaiseThresholds(query, /*with_waiting=*/true, worker));
+  RaiseThresholds(query, /*with_waiting=*/false, worker);
+  refine(kMinusInfinity);
 }
 
 template class BatchSearch<float>;

@@ -43,18 +43,28 @@ struct Results : TopKSink {
   std::vector<int64_t> indices;
 };
 
-// Rows in memory that need to be fetched, and cannot be: only IsBetterReadInPlace helps.
+// Rows in memory that need to be fetched: of every other chunk, or of none, which then cannot be.
 class InPlaceRows : public RowSource {
  public:
-  InPlaceRows(const MatrixView& rows)
-      : RowSource("docs", rows.dtype, rows.rows, rows.dim), view_(rows) {}
+  InPlaceRows(const MatrixView& rows, bool every_other)
+      : RowSource("docs", rows.dtype, rows.rows, rows.dim),
+        view_(rows),
+        every_other_(every_other) {}
   absl::StatusOr<MatrixView> Rows(int64_t begin, int64_t end) override {
     return view_.Slice(begin, end);
   }
   bool needs_fetch() const override { return true; }
-  bool IsBetterReadInPlace() override { return true; }
-  absl::Status Fetch(const RowSelection&, std::byte*) override {
-    return absl::InternalError("fetched");
+  bool IsBetterReadInPlace() override {
+    if (every_other_) in_place_ = !in_place_;
+    return in_place_;
+  }
+  absl::Status Fetch(const RowSelection& rows, std::byte* out) override {
+    if (in_place_) return absl::InternalError("fetched");
+    const size_t bytes = static_cast<size_t>(view_.row_stride_bytes);
+    for (int64_t i = 0; i < rows.count; ++i, out += bytes) {
+      std::memcpy(out, view_.Row(rows.begin + i * rows.step), bytes);
+    }
+    return absl::OkStatus();
   }
   void Release() override {}
   absl::Status CheckUnchanged() override { return absl::OkStatus(); }
@@ -62,6 +72,8 @@ class InPlaceRows : public RowSource {
 
  private:
   const MatrixView view_;
+  const bool every_other_;
+  bool in_place_ = true;
 };
 
 struct Problem {
@@ -186,9 +198,8 @@ TEST_F(CpuEngineTest, ReadsInPlaceWhatIsBetterReadThere) {
          {ScreenKind::kFloat32Gemm, ScreenKind::kInt8Codes, ScreenKind::kInt16Codes}) {
       SCOPED_TRACE(std::string(ScreenKindName(screen)) + " " + std::to_string(num_queries));
       Make({.num_queries = num_queries, .params = {.k = 20}}, /*ties=*/false);
-      docs_ = std::make_unique<InPlaceRows>(MatrixView{doc_values_.data(), DType::kFloat32,
-                                                       problem_.num_docs, problem_.dim,
-                                                       problem_.dim * int64_t{sizeof(float)}});
+      const MatrixView rows{doc_values_.data(), DType::kFloat32, problem_.num_docs, problem_.dim,
+                            problem_.dim * int64_t{sizeof(float)}};
       SearchPlan plan = Plan(2);
       plan.screen = screen;
       plan.doc_block = 640;
@@ -198,7 +209,10 @@ TEST_F(CpuEngineTest, ReadsInPlaceWhatIsBetterReadThere) {
       plan.sample_docs = num_queries > 64 ? 300 : 0;
       plan.sample_rank = 12;
       plan.waiting_capacity = 40;
-      ExpectOracle(plan);
+      for (const bool every_other : {false, true}) {
+        docs_ = std::make_unique<InPlaceRows>(rows, every_other);
+        ExpectOracle(plan);
+      }
     }
   }
 }

@@ -1,6 +1,7 @@
 #include "core/cpu/int8_kernels.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <cstring>
 
@@ -298,6 +299,7 @@ void FillQueryDigits(int64_t dim, int8_t* codes) {
 
 void PutInPanel(const uint8_t* codes, int64_t dim, int digits, int64_t first, int64_t count,
                 uint8_t* panel) {
+  assert(first % kLaneDocs + count <= kLaneDocs);
   const int64_t doc_bytes = digits * dim;
   for (int digit = 0; digit < digits; ++digit, codes += dim, panel += DigitBytes(dim)) {
     uint8_t* const lanes = panel + first / kLaneDocs * LaneBytes(dim);

@@ -61,8 +61,10 @@ Problem MakeProblem(const Shape& shape, bool extreme) {
       p.doc_codes.push_back(code());
       rows.push_back(static_cast<uint8_t>(p.doc_codes.back()) ^ StoredZero());
     }
-    // Some alone, others all that share lanes.
-    if (d % kLaneDocs == kLaneDocs - 1 || d == num_docs - 1 || d / kLaneDocs % 3 == 2) {
+    // All that share lanes, or some, or each alone.
+    const int64_t lane = d / kLaneDocs % 3;
+    if (d % kLaneDocs == kLaneDocs - 1 || d == num_docs - 1 || lane == 2 ||
+        (lane == 1 && d % kLaneDocs == 4)) {
       PutInPanel(rows.data(), dim, digits, first_row % kPanelDocs, d + 1 - first_row,
                  p.panels.data() + d / kPanelDocs * PanelBytes(dim, digits));
       rows.clear();
@@ -184,6 +186,11 @@ TEST(Int8KernelsTest, MultipliesEveryShapeAtEveryInstructionSetLevel) {
       }
       for (const int64_t dim : {1, 2, 3, 4, 5, 61, 63, 64, 65, 68, 100, 127, 128, 129, 768}) {
         ExpectAllScoresRight({37, 70, dim, digits});
+      }
+      // Whole blocks of queries and every rest, where queries are loaded as what is not wanted
+      // again.
+      for (const int64_t num_queries : {17, 52, 64, 83}) {
+        ExpectAllScoresRight({num_queries, 70, 768, digits});
       }
       // The greatest sums that there are, where 16 bits or a signed mistake would show.
       ExpectAllScoresRight({6, 64, 65536, digits}, /*extreme=*/true);

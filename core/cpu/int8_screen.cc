@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <memory>
 
 #include "core/matrix/convert.h"
 #include "core/search/outward_rounding.h"
@@ -264,7 +265,8 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
   DocScratch scratch;
   scratch.row.resize(static_cast<size_t>(dim_));
   scratch.centred.resize(static_cast<size_t>(dim_));
-  scratch.codes.resize(static_cast<size_t>(kLaneDocs * digits_ * dim_));
+  scratch.codes = std::make_unique_for_overwrite<uint8_t[]>(
+      static_cast<size_t>(std::min(docs.size(), kLaneDocs) * digits_ * dim_));
   const bool in_place = AreWorkingRows<float>(block_, params_.compute_dtype);
   int64_t first_of_lanes = docs.begin;  // of those not in their panel yet
   for (int64_t doc = docs.begin; doc < docs.end; ++doc) {
@@ -294,10 +296,10 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
     if (doc + kRowsAhead < docs.end) {
       ahead = {block_.Row(doc + kRowsAhead), ItemSize(block_.dtype)};
     }
-    uint8_t* const codes = scratch.codes.data() + (doc - first_of_lanes) * digits_ * dim_;
+    uint8_t* const codes = scratch.codes.get() + (doc - first_of_lanes) * digits_ * dim_;
     CodeDoc(doc, row, ahead, scratch, codes, chunk_offset + doc, bounds);
     if ((doc + 1) % kLaneDocs != 0 && doc + 1 < docs.end) continue;
-    PutInPanel(scratch.codes.data(), dim_, digits_, first_of_lanes % kPanelDocs,
+    PutInPanel(scratch.codes.get(), dim_, digits_, first_of_lanes % kPanelDocs,
                doc + 1 - first_of_lanes,
                panels_ + first_of_lanes / kPanelDocs * PanelBytes(dim_, digits_));
     first_of_lanes = doc + 1;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -51,9 +52,9 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
 
  private:
   struct DocScratch {
-    std::vector<float> row;      // where converted, or made of unit length for cosine
-    std::vector<float> centred;  // less the centre
-    std::vector<uint8_t> codes;  // [kLaneDocs, digits_, dim]
+    std::vector<float> row;            // where converted, or made of unit length for cosine
+    std::vector<float> centred;        // less the centre
+    std::unique_ptr<uint8_t[]> codes;  // [up to kLaneDocs, digits_, dim]
   };
   void CodeQueries();
   void CodeQuery(int64_t query);

@@ -36,8 +36,8 @@ constexpr int64_t kRowSums = 2 * kTileRows;
 #define TINY_KNN_DOCS_0 6
 #define TINY_KNN_DOCS_1 7
 
-// A block of docs stays in the first cache while blocks of queries go by, which must not drive it
-// out where all of them together are no smaller than that cache.
+// A block of docs stays in the first cache while blocks of queries go by. So many bytes of those,
+// half of such a cache, would drive it out: they are loaded as what is not wanted again.
 constexpr int64_t kStreamedQueryBytes = int64_t{24} << 10;
 #define TINY_KNN_LOAD_QUERIES(tile, row, stride) \
   if constexpr (kStreams) {                      \

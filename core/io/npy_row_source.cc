@@ -52,8 +52,6 @@ FileSource::Ahead AheadOf(const NpyHeader& header) {
 constexpr int64_t kLeastMeasuredBytes = int64_t{64} << 20;
 constexpr int64_t kMeasuredPiece = int64_t{256} << 10;
 constexpr int kMeasuredPieces = 8;
-// A mapping is taken unless it is slower: its rows are at hand until the chunk is done.
-constexpr double kFasterInPlace = 1.0;
 
 // Reads a byte of each cache line.
 uint8_t Touch(const std::byte* data, int64_t bytes) {
@@ -167,8 +165,8 @@ class MappedSource final : public FileSource {
       touched = static_cast<uint8_t>(touched + Touch(data, kMeasuredPiece));
       taken[copies ? 0 : 1] += Clock::now() - start;
     }
-    return kFasterInPlace * std::chrono::duration<double>(taken[1]) <
-           std::chrono::duration<double>(taken[0]);
+    // As fast will do: rows of a mapping are at hand until the chunk is done.
+    return taken[1] <= taken[0];
   }
 
   // Waits for rows to arrive from the disk.

@@ -85,8 +85,9 @@ constexpr int64_t kMostCodedDim = 65536;
 // Norms of a row's codes and of what they leave, its scale, and for cosine 1 / its norm, float32
 // each.
 constexpr int64_t kCodedDocScalarBytes = 16;
-// Docs whose codes lie together.
+// Docs whose codes lie together, and those that are put there at once.
 constexpr int64_t kCodedPanel = 64;
+constexpr int64_t kCodedLanes = 16;
 // Rows of queries' codes are made of these bytes.
 constexpr int64_t kCodeLine = 64;
 // Chunks of fewer bytes would take more time to finish than it takes to copy rows together that lie
@@ -195,13 +196,14 @@ PassShape PassOf(const ProblemShape& shape, const MachineLimits& limits, int64_t
     pass.docs_are_codes = shape.doc_dtype == DType::kInt8 || shape.doc_dtype == DType::kUInt8;
     pass.queries_are_codes = shape.query_dtype == DType::kInt8;
   }
-  // Where codes are kept, a row may have to be read for each that is refined.
-  const int64_t waiting = std::max(kLeastWaiting, kWaitingPerResult * shape.k);
   PassShape waits = pass;
-  waits.waiting_capacity = waiting;
-  const bool fits = queries * waiting * kWaitingBytes <= limits.memory_limit_bytes / kWaitingShare;
-  const bool pays = fits && Int8CodesCost(waits) < Int8CodesCost(pass);
-  return limits.keeps_docs || pays ? waits : pass;
+  waits.waiting_capacity = std::max(kLeastWaiting, kWaitingPerResult * shape.k);
+  // Where codes are kept, a row may have to be read for each that is refined.
+  if (limits.keeps_docs) return waits;
+  const int64_t lists = std::max(queries, kMinQueriesPerThread * limits.threads);
+  const bool fits =
+      waits.waiting_capacity <= limits.memory_limit_bytes / kWaitingShare / kWaitingBytes / lists;
+  return fits && Int8CodesCost(waits) < Int8CodesCost(pass) ? waits : pass;
 }
 
 ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, int64_t queries) {
@@ -217,7 +219,9 @@ ScreenKind ChooseScreen(const ProblemShape& shape, const MachineLimits& limits, 
       (most_survive && !two_digits)) {
     return ScreenKind::kFloat32Gemm;
   }
-  const PassShape pass = PassOf(shape, limits, queries);
+  PassShape pass = PassOf(shape, limits, queries);
+  // Whether a file's rows can wait is known when it is read.
+  if (shape.docs_are_fetched && !limits.keeps_docs) pass.waiting_capacity = 0;
   const double codes = most_survive ? std::numeric_limits<double>::infinity() : Int8CodesCost(pass);
   const double float32 = Float32GemmCost(pass);
   if (two_digits && Int16CodesCost(pass) < std::min(codes, float32)) return ScreenKind::kInt16Codes;
@@ -268,6 +272,8 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   plan.memory.doc_blocks = (plan.doc_block + (coded ? kCodedPanel : 0)) * block_bytes_per_doc;
   plan.memory.score_tiles =
       plan.threads * (plan.query_tile * plan.doc_tile * 4 + kGemmWorkspaceBytes);
+  // Codes on their way to a panel, of two digits perhaps later.
+  if (coded) plan.memory.score_tiles += plan.threads * kCodedLanes * 2 * shape.dim;
   plan.memory.doc_blocks +=
       SampleOf(num_docs, shape.k, plan.candidate_capacity).docs * kSampledDocBytes;
   if (shape.docs_are_fetched) {

@@ -293,6 +293,27 @@ TEST(PlannerTest, ChoosesASecondDigitWhereProductsAreNearlyFree) {
   EXPECT_EQ(screen(Shape(1024, 200'000, 768, 2000)), ScreenKind::kInt8Codes);
 }
 
+TEST(PlannerTest, SurvivorsWaitWhereThatPaysAndThereIsMemory) {
+  MachineLimits limits{.threads = 2,
+                       .memory_limit_bytes = 8 * kGiB,
+                       .has_int8_dot_products = true,
+                       .has_int8_tiles = true};
+  const SearchPlan few = *PlanSearch(Shape(1024, 200'000, 768, 10), limits);
+  ASSERT_EQ(few.screen, ScreenKind::kInt8Codes);
+  EXPECT_GE(few.waiting_capacity, 2048);
+  // Codes of short rows say so much that hardly more survive than have to be refined at last.
+  const SearchPlan short_rows = *PlanSearch(Shape(1024, 200'000, 16, 10), limits);
+  ASSERT_EQ(short_rows.screen, ScreenKind::kInt8Codes);
+  EXPECT_EQ(short_rows.waiting_capacity, 0);
+  limits.memory_limit_bytes = 100 << 20;
+  const SearchPlan tight = *PlanSearch(Shape(1024, 200'000, 768, 10), limits);
+  ASSERT_EQ(tight.screen, ScreenKind::kInt8Codes);
+  EXPECT_EQ(tight.waiting_capacity, 0);
+  // Sizes that no memory holds.
+  ProblemShape huge = Shape(int64_t{1} << 40, int64_t{1} << 45, 768, int64_t{1} << 44);
+  EXPECT_FALSE(PlanSearch(huge, limits).ok());
+}
+
 TEST(PlannerTest, SurvivorsOfCodesThatAreKeptWaitAndCount) {
   MachineLimits limits{.threads = 2,
                        .memory_limit_bytes = 8 * kGiB,

@@ -53,32 +53,32 @@ constexpr MachineRates kWithoutTiles = {
     .refined = {
         .pair = 5.6, .pair_dim = 0.043, .later_pair = 11, .later_pair_dim = 0.086, .waiting = 10}};
 // An Intel Xeon with AMX.
-constexpr MachineRates kWithTiles = {.float32 = {.product = 1.38e-2,
-                                                 .pair = 0.247,
-                                                 .doc_dim = 0.439,
-                                                 .doc = 78.3,
+constexpr MachineRates kWithTiles = {.float32 = {.product = 1.32e-2,
+                                                 .pair = 0.234,
+                                                 .doc_dim = 0.465,
+                                                 .doc = 62.5,
                                                  .prepared_doc_dim = 0.27,
-                                                 .result = 52,
-                                                 .result_dim = 0.0385},
-                                     .codes = {.product = 1.27e-3,
-                                               .pair = 0.371,
-                                               .doc_dim = 0.673,
-                                               .doc = 129,
+                                                 .result = 42.3,
+                                                 .result_dim = 0.155},
+                                     .codes = {.product = 1.22e-3,
+                                               .pair = 0.341,
+                                               .doc_dim = 0.624,
+                                               .doc = 119,
                                                .prepared_doc_dim = 0.07,
                                                .result = 0,  // in what is refined
                                                .result_dim = 0},
-                                     .two_digits = {.product = 3.24e-3,
-                                                    .pair = 0.603,
-                                                    .doc_dim = 0.873,
-                                                    .doc = 92.9,
+                                     .two_digits = {.product = 2.19e-3,
+                                                    .pair = 0.737,
+                                                    .doc_dim = 0.862,
+                                                    .doc = 75,
                                                     .prepared_doc_dim = 0.14,
-                                                    .result = 64.2,
-                                                    .result_dim = 0.0333},
-                                     .refined = {.pair = 39.5,
-                                                 .pair_dim = 0.09,
-                                                 .later_pair = 57.9,
-                                                 .later_pair_dim = 0.134,
-                                                 .waiting = 13.3}};
+                                                    .result = 54.4,
+                                                    .result_dim = 0.166},
+                                     .refined = {.pair = 35.9,
+                                                 .pair_dim = 0.155,
+                                                 .later_pair = 71.1,
+                                                 .later_pair_dim = 0.343,
+                                                 .waiting = 13.4}};
 
 const MachineRates& RatesOf(bool has_int8_tiles) {
   return has_int8_tiles ? kWithTiles : kWithoutTiles;

@@ -51,7 +51,8 @@ const std::vector<EngineUnderTest>& EnginesUnderTest() {
        .screen = ScreenKind::kInt8Codes,
        .at_best_level_only = true,
        .guesses = true,
-       .save_every = 1},
+       .save_every = 1,
+       .survivors_wait = true},
   };
   return *engines;
 }
