@@ -171,11 +171,11 @@ template <typename T>
 void BatchSearch<T>::RefineSurvivors(int64_t query, int64_t split, Survivors& survivors,
                                      Worker& worker) {
   const CandidateList<T>& list = candidates_.list(ListOf(query, split));
-  worker.survived += survivors.count;
   for (int64_t first = 0; first < survivors.count; first += kMostRefined) {
     const int64_t group = std::min(kMostRefined, survivors.count - first);
     const std::span<const int32_t> docs(survivors.doc.get() + first, static_cast<size_t>(group));
     if (!RefineGroup(query, split, docs, worker)) return;
+    worker.survived += group;
     if (list.size < Capacity()) continue;
     if (progress_.cancelled()) return;
     Thin(query, split, worker);

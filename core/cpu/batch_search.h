@@ -98,7 +98,7 @@ class BatchSearch {
     PrepareCounts counts;
     absl::Status status;
     int64_t rescored = 0;
-    int64_t survived = 0;  // codes of one digit, of pairs but for those of a sample
+    int64_t survived = 0;  // refined at once, or taken to wait; not of a sample
     int64_t refined = 0;
     int64_t tied = 0;
   };
