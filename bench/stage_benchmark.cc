@@ -23,6 +23,7 @@
 #include "core/cpu/float32_dots.h"
 #include "core/cpu/gemm.h"
 #include "core/cpu/int8_kernels.h"
+#include "core/cpu/int8_screen.h"
 #include "core/cpu/screen_kernels.h"
 #include "core/matrix/aligned_vector.h"
 #include "core/search/isa.h"
@@ -317,23 +318,27 @@ void BM_FilterScores(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * kTileDocs);
 }
 
-// A doc's codes, from its row in cache.
-void BM_EncodeRow(benchmark::State& state) {
+// Docs to codes and bounds, as the screen does it, from rows in the core's own caches.
+void PrepareDocs(benchmark::State& state, int digits) {
+  constexpr int64_t kRowBytes = 256 * 1024;
   const int64_t dim = state.range(0);
-  const AlignedVector<float> row = GaussianRows(1, dim);
-  const std::vector<float> centre(static_cast<size_t>(dim));
-  std::vector<float> centred(static_cast<size_t>(dim));
-  std::vector<uint8_t> codes(static_cast<size_t>(dim));
-  AlignedVector<uint8_t> panel(static_cast<size_t>(PanelBytes(dim, 1)));
+  const int64_t docs =
+      kRowBytes / (dim * int64_t{sizeof(float)}) / kPanelDocs * kPanelDocs + kPanelDocs;
+  const AlignedVector<float> rows = GaussianRows(docs, dim);
+  const MatrixView view{rows.data(), DType::kFloat32, docs, dim, dim * int64_t{sizeof(float)}};
+  Int8Screen screen({}, dim, docs, digits);
+  DocBoundArrays bounds(docs, ScreenKind::kInt8Codes, Metric::kInnerProduct);
+  screen.StartChunk(view.Slice(0, kPanelDocs), {});
+  screen.SetBlock(view, {});
   for (auto _ : state) {
-    const float greatest = CentreRow(row.data(), centre.data(), dim, centred.data());
-    const float scale = greatest / kGreatestCode;
-    benchmark::DoNotOptimize(EncodeRow(centred.data(), scale, 1 / scale, dim, 1, codes.data()));
-    PutInPanel(codes.data(), dim, 1, 5, 1, panel.data());
+    PrepareCounts counts;
+    screen.PrepareDocs({0, docs}, 0, 0, bounds, counts).IgnoreError();
     benchmark::ClobberMemory();
   }
-  state.SetItemsProcessed(state.iterations());
+  state.SetItemsProcessed(state.iterations() * docs);
 }
+void BM_PrepareDocs(benchmark::State& state) { PrepareDocs(state, 1); }
+void BM_PrepareDocsTwoDigits(benchmark::State& state) { PrepareDocs(state, 2); }
 
 // Pairs of one query and docs that lie in this many KiB.
 void BM_RefinePair(benchmark::State& state) {
@@ -398,7 +403,8 @@ BENCHMARK(BM_SgemmAndFilter)->Apply(Dims);
 BENCHMARK(BM_FusedFloat32)->Apply(Dims);
 #endif
 BENCHMARK(BM_FilterScores)->Arg(1'000'000)->Arg(100)->Arg(10);
-BENCHMARK(BM_EncodeRow)->Arg(128)->Arg(768);
+BENCHMARK(BM_PrepareDocs)->Apply(Dims);
+BENCHMARK(BM_PrepareDocsTwoDigits)->Apply(Dims);
 BENCHMARK(BM_RefinePair)->Arg(24)->Arg(512)->Arg(8192);
 BENCHMARK(BM_RescorePair)->Arg(24)->Arg(512)->Arg(8192);
 BENCHMARK(BM_KthLargest)->Arg(10)->Arg(100)->Arg(2000);

@@ -10,6 +10,7 @@
 #define HWY_TARGET_INCLUDE "core/cpu/few_queries_gemm.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.h.
+#include "core/cpu/float32_squares-inl.h"
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
@@ -17,6 +18,8 @@ HWY_BEFORE_NAMESPACE();
 namespace tiny_knn::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
+using float32_squares::HWY_NAMESPACE::AddWidened;
+using float32_squares::HWY_NAMESPACE::kSquareChain;
 using Floats = hn::ScalableTag<float>;
 using FloatVec = hn::Vec<Floats>;
 using Wide = hn::ScalableTag<double>;
@@ -33,8 +36,6 @@ constexpr int kMostQueries = 5;
 // How far docs are fetched ahead: 2 KiB. Half of that is too little, twice as much costs a few
 // percent where queries leave less of the first cache.
 constexpr int64_t kPrefetchFloats = 512;
-// Squares are summed in float32 over so many vectors, then in float64.
-constexpr int64_t kSquareChain = 8;
 
 // Groups of queries are as equal as can be.
 int64_t GroupsOf(int64_t num_queries) { return (num_queries + kMostQueries - 1) / kMostQueries; }
@@ -51,17 +52,6 @@ struct Docs {
   int64_t score_stride;
   double* squared_norms;  // of the first one
 };
-
-// Adds all lanes in double: the lower half and the upper one.
-HWY_INLINE WideVec AddWidened(FloatVec values, WideVec sum) {
-#if HWY_TARGET == HWY_SCALAR
-  return hn::Add(sum, hn::PromoteTo(Wide(), values));
-#else
-  const hn::Rebind<float, Wide> half;
-  return hn::Add(sum, hn::Add(hn::PromoteTo(Wide(), hn::LowerHalf(half, values)),
-                              hn::PromoteTo(Wide(), hn::UpperHalf(half, values))));
-#endif
-}
 
 // Of kQ queries, as FewQueries packs them.
 struct QueryGroup {

@@ -14,14 +14,6 @@ namespace tiny_knn {
 // quarter less time for 16, about the same for 20 to 24.
 inline constexpr int64_t kFewQueries = 16;
 
-// Of FewQueries' squared norms: at most eight roundings to float32, and what underflows is nothing
-// beside a sum as great as that. docs/exactness.md has the derivation.
-inline constexpr double kSquaredNormError = 0x1p-20;
-// Whether nothing overflowed, nor so much underflowed that it counts.
-inline bool IsSquaredNorm(double squared_norm) {
-  return squared_norm > 0x1p-60 && squared_norm < 0x1p125;
-}
-
 // A batch of queries as they are multiplied: interleaved, so that a doc meets one stream of them
 // instead of as many as there are queries, which evict each other's lines where rows are a multiple
 // of a page apart, nearly so, or many.
@@ -35,7 +27,7 @@ class FewQueries {
   // scores[i * score_stride + j] ~ query i, doc j of the rows [num_docs, dim], `doc_stride` floats
   // apart, with the same bound on the error as MultiplyByTransposed (core/cpu/gemm.h):
   // docs/exactness.md says why. `squared_norms`: null, or [num_docs] sums of squares of the docs,
-  // each with a relative error below kSquaredNormError where IsSquaredNorm says so. Each doc is
+  // as core/cpu/float32_squares.h has them. Each doc is
   // read from memory once. Any thread.
   void Multiply(const float* docs, int64_t doc_stride, int64_t num_docs, float* scores,
                 int64_t score_stride, double* squared_norms) const;

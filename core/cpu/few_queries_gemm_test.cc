@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cpu/float32_squares.h"
 #include "core/search/isa.h"
 #include "gtest/gtest.h"
 

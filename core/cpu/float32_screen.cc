@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/cpu/float32_squares.h"
 #include "core/cpu/gemm.h"
 #include "core/cpu/index_range.h"
 #include "core/cpu/int8_screen.h"
@@ -66,7 +67,13 @@ void UnitRow(const T* row, double squared_norm, int64_t dim, float* out) {
 
 template <typename T>
 Float32Screen<T>::Float32Screen(const SearchParams& params, int64_t dim, int64_t max_block)
-    : params_(params), dim_(dim), gamma_(Float32DotError(dim)), max_block_(max_block) {}
+    : params_(params),
+      dim_(dim),
+      gamma_(Float32DotError(dim)),
+      // For the error of the squared norm, half of which is that of the norm, and for rounding that
+      // to float32.
+      norm_slack_(1 + kSquaredNormError + static_cast<double>(dim + 8) * 0x1p-52),
+      max_block_(max_block) {}
 
 template <typename T>
 void Float32Screen<T>::SetQueries(std::span<const PreparedQuery<T>> queries) {
@@ -171,6 +178,25 @@ void Float32Screen<T>::SetBounds(double squared_norm, bool finite, int64_t doc,
 }
 
 template <typename T>
+double Float32Screen<T>::SetBoundsBySum(const float* row, double sum, int64_t doc,
+                                        DocBoundArrays& bounds, PrepareCounts& counts) const {
+  const bool close = IsSquaredNorm(sum);
+  if (close && params_.metric == Metric::kInnerProduct) {
+    // As SetBounds, in a fraction of its time: the norm is far below kNormLimit.
+    const size_t at = static_cast<size_t>(doc);
+    bounds.norm[at] = static_cast<float>(std::sqrt(sum) * norm_slack_);
+    bounds.upper_offset[at] = 0;
+    bounds.lower_offset[at] = 0;
+    return sum;
+  }
+  const double squared_norm = close ? sum : SquaredNorm(row, dim_);
+  const bool finite = std::isfinite(squared_norm);
+  if (!finite) ++counts.nonfinite_rows;
+  SetBounds(squared_norm, finite, doc, bounds, close ? kSquaredNormError : 0);
+  return squared_norm;
+}
+
+template <typename T>
 absl::Status Float32Screen<T>::PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                                            DocBoundArrays& bounds, PrepareCounts& counts) {
   return PrepareRows(block_.Slice(docs.begin, docs.end), first_row + docs.begin,
@@ -246,9 +272,6 @@ void Float32Screen<T>::ScoreFloatRows(const MatrixView& rows, int64_t first_boun
                                       int64_t stride) const {
   AlignedVector<float> unit_row;
   double squared_norms[kOnePassDocs];
-  // For the error of the squared norms, half of which is that of the norms, and for rounding those
-  // to float32.
-  const double norm_slack = 1 + kSquaredNormError + static_cast<double>(dim_ + 8) * 0x1p-52;
   for (int64_t first = 0; first < rows.rows; first += kOnePassDocs) {
     const int64_t count = std::min(kOnePassDocs, rows.rows - first);
     few_queries_.Multiply(static_cast<const float*>(rows.Row(first)),
@@ -256,37 +279,24 @@ void Float32Screen<T>::ScoreFloatRows(const MatrixView& rows, int64_t first_boun
                           scores + first, stride, squared_norms);
     for (int64_t i = 0; i < count; ++i) {
       const float* const row = static_cast<const float*>(rows.Row(first + i));
-      const bool close = IsSquaredNorm(squared_norms[i]);
-      if (close && params_.metric == Metric::kInnerProduct) {
-        // As SetBounds, in a fraction of its time: the norm is far below kNormLimit.
-        const size_t at = static_cast<size_t>(first_bound + first + i);
-        bounds.norm[at] = static_cast<float>(std::sqrt(squared_norms[i]) * norm_slack);
-        bounds.upper_offset[at] = 0;
-        bounds.lower_offset[at] = 0;
-        continue;
-      }
-      if (!close) squared_norms[i] = SquaredNorm(row, dim_);
-      const bool finite = std::isfinite(squared_norms[i]);
-      if (!finite) ++counts.nonfinite_rows;
-      SetBounds(squared_norms[i], finite, first_bound + first + i, bounds,
-                close ? kSquaredNormError : 0);
+      const double squared_norm =
+          SetBoundsBySum(row, squared_norms[i], first_bound + first + i, bounds, counts);
       if (params_.metric != Metric::kCosine) continue;
-      DivideByNorm(row, squared_norms[i], finite, scores + first + i, stride, unit_row);
+      DivideByNorm(row, squared_norm, scores + first + i, stride, unit_row);
     }
   }
 }
 
 template <typename T>
-void Float32Screen<T>::DivideByNorm(const float* row, double squared_norm, bool finite,
-                                    float* scores, int64_t stride,
-                                    AlignedVector<float>& scratch) const {
+void Float32Screen<T>::DivideByNorm(const float* row, double squared_norm, float* scores,
+                                    int64_t stride, AlignedVector<float>& scratch) const {
   const double norm = std::sqrt(squared_norm);
   if (norm > kLeastDividedNorm && norm < kGreatestDividedNorm) {
     const float inverse = static_cast<float>(1 / norm);
     for (int64_t query = 0; query < few_queries_.count(); ++query) {
       scores[query * stride] *= inverse;
     }
-  } else if (finite) {
+  } else if (std::isfinite(squared_norm)) {
     scratch.resize(static_cast<size_t>(dim_));
     UnitRow(row, squared_norm, dim_, scratch.data());
     few_queries_.Multiply(scratch.data(), dim_, 1, scores, stride, nullptr);

@@ -54,6 +54,11 @@ class Float32Screen : public Screen<T> {
   // (core/search/row_kernels.h) promises.
   void SetBounds(double squared_norm, bool finite, int64_t doc, DocBoundArrays& bounds,
                  double norm_error = 0) const;
+  // The same for a row of floats, [dim], with the sum of its squares that
+  // core/cpu/float32_squares.h is about. Returns the squared norm, computed anew where the sum is
+  // none; not finite where the row is not, which is counted.
+  double SetBoundsBySum(const float* row, double sum, int64_t doc, DocBoundArrays& bounds,
+                        PrepareCounts& counts) const;
 
  private:
   // Whether the rows can be multiplied as they lie, unless unit rows are wanted.
@@ -67,12 +72,13 @@ class Float32Screen : public Screen<T> {
   void ScoreFloatRows(const MatrixView& rows, int64_t first_bound, DocBoundArrays& bounds,
                       PrepareCounts& counts, float* scores, int64_t stride) const;
   // Turns scores of a doc into those of its unit row.
-  void DivideByNorm(const float* row, double squared_norm, bool finite, float* scores,
-                    int64_t stride, AlignedVector<float>& scratch) const;
+  void DivideByNorm(const float* row, double squared_norm, float* scores, int64_t stride,
+                    AlignedVector<float>& scratch) const;
 
   const SearchParams params_;
   const int64_t dim_;
   const double gamma_;
+  const double norm_slack_;       // of a norm that core/cpu/float32_squares.h is about
   AlignedVector<float> queries_;  // [num_queries, dim]
   FewQueries few_queries_;        // the same, unless there are more
   std::vector<QueryUnits> query_units_;

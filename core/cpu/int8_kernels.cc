@@ -16,6 +16,7 @@
 #define HWY_TARGET_INCLUDE "core/cpu/int8_kernels.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.h.
+#include "core/cpu/float32_squares-inl.h"
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
@@ -23,97 +24,127 @@ HWY_BEFORE_NAMESPACE();
 namespace tiny_knn::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
+using float32_squares::HWY_NAMESPACE::AddWidened;
+using float32_squares::HWY_NAMESPACE::kSquareChain;
 using Floats = hn::ScalableTag<float>;
-using Ints = hn::RebindToSigned<Floats>;
-using Bytes = hn::Rebind<int8_t, Floats>;
+using FloatVec = hn::Vec<Floats>;
+using Wide = hn::ScalableTag<double>;
+using Bits = hn::RebindToUnsigned<Floats>;
+using Bytes = hn::Rebind<uint8_t, Floats>;
 
-float CentreRowImpl(const float* HWY_RESTRICT values, const float* HWY_RESTRICT centre, int64_t dim,
-                    float* HWY_RESTRICT out) {
+// The first `count` of a vector, fewer than that, and zeros. Memory behind them is not touched.
+HWY_INLINE FloatVec LoadRest(const float* values, int64_t count) {
+  const Floats tag;
+#if HWY_CAP_GE256
+  return hn::MaskedLoad(hn::FirstN(tag, static_cast<size_t>(count)), tag, values);
+#else
+  HWY_ALIGN float rest[hn::MaxLanes(tag)] = {};
+  std::copy_n(values, count, rest);
+  return hn::Load(tag, rest);
+#endif
+}
+
+HWY_INLINE void StoreRest(FloatVec values, int64_t count, float* out) {
+  const Floats tag;
+#if HWY_CAP_GE256
+  hn::BlendedStore(values, hn::FirstN(tag, static_cast<size_t>(count)), tag, out);
+#else
+  HWY_ALIGN float rest[hn::MaxLanes(tag)];
+  hn::Store(values, tag, rest);
+  std::copy_n(rest, count, out);
+#endif
+}
+
+CentredRow CentreRowImpl(const float* HWY_RESTRICT values, const float* HWY_RESTRICT centre,
+                         int64_t dim, float* HWY_RESTRICT out) {
   const Floats tag;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(tag));
-  auto greatest = hn::Zero(tag);
+  FloatVec greatest = hn::Zero(tag);
+  auto squares = hn::Zero(Wide());
   int64_t j = 0;
-  for (; j + lanes <= dim; j += lanes) {
-    const auto value = hn::Sub(hn::LoadU(tag, values + j), hn::LoadU(tag, centre + j));
-    greatest = hn::Max(greatest, hn::Abs(value));
-    hn::StoreU(value, tag, out + j);
+  for (const int64_t whole = dim / lanes * lanes; j < whole;) {
+    FloatVec chain = hn::Zero(tag);
+    for (const int64_t end = std::min(whole, j + kSquareChain * lanes); j < end; j += lanes) {
+      const FloatVec value = hn::LoadU(tag, values + j);
+      const FloatVec centred = hn::Sub(value, hn::LoadU(tag, centre + j));
+      chain = hn::MulAdd(value, value, chain);
+      greatest = hn::Max(greatest, hn::Abs(centred));
+      hn::StoreU(centred, tag, out + j);
+    }
+    squares = AddWidened(chain, squares);
   }
-  float most = hn::GetLane(hn::MaxOfLanes(tag, greatest));
-  for (; j < dim; ++j) {
-    out[j] = values[j] - centre[j];
-    most = std::max(most, std::abs(out[j]));
+  if (j < dim) {
+    const FloatVec value = LoadRest(values + j, dim - j);
+    const FloatVec centred = hn::Sub(value, LoadRest(centre + j, dim - j));
+    squares = AddWidened(hn::Mul(value, value), squares);
+    greatest = hn::Max(greatest, hn::Abs(centred));
+    StoreRest(centred, dim - j, out + j);
   }
-  return most;
+  return {hn::GetLane(hn::MaxOfLanes(tag, greatest)), hn::GetLane(hn::SumOfLanes(Wide(), squares))};
 }
+
+// What a number of at most 2^21 is added to for the nearest integer: the low bits of the sum are
+// it, and `zero`, below 2^8, more.
+FloatVec RounderTo(uint8_t zero) { return hn::Set(Floats(), 0x1.8p23F + static_cast<float>(zero)); }
 
 // Two digits where kLow.
 template <bool kLow>
 CodedRow EncodeRowWith(const float* HWY_RESTRICT values, float scale, float inverse, int64_t dim,
-                       uint8_t zero, int8_t* HWY_RESTRICT codes, RowAhead ahead) {
+                       uint8_t zero, uint8_t* HWY_RESTRICT codes, RowAhead ahead) {
   const Floats tag;
-  const Ints int_tag;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(tag));
-  const float low_scale = scale * kLowDigit;
-  const float low_inverse = inverse / kLowDigit;
-  int8_t* HWY_RESTRICT low_codes = codes + dim;
-  const auto greatest = hn::Set(int_tag, kGreatestCode);
-  const auto least = hn::Set(int_tag, -kGreatestCode);
-  const auto stored = [zero](auto digits) HWY_ATTR {
-    const auto bytes = hn::DemoteTo(Bytes(), digits);
-    return hn::Xor(bytes, hn::Set(Bytes(), static_cast<int8_t>(zero)));
+  const int64_t row_bytes = RowCodeBytes(dim);
+  const FloatVec rounder = RounderTo(zero);
+  const FloatVec greatest = hn::Add(rounder, hn::Set(tag, kGreatestCode));
+  const FloatVec least = hn::Sub(rounder, hn::Set(tag, kGreatestCode));
+  const FloatVec unit = hn::Set(tag, scale);
+  const FloatVec inverse_unit = hn::Set(tag, inverse);
+  const FloatVec low_unit = hn::Set(tag, scale * kLowDigit);
+  const FloatVec inverse_low_unit = hn::Set(tag, inverse / kLowDigit);
+  FloatVec squared_high = hn::Zero(tag);
+  FloatVec squared_low = hn::Zero(tag);
+  FloatVec squared_residual = hn::Zero(tag);
+  const auto store = [&](FloatVec rounded, int64_t at) HWY_ATTR {
+    hn::StoreU(hn::TruncateTo(Bytes(), hn::BitCast(Bits(), rounded)), Bytes(), codes + at);
   };
-  const auto digits_of = [&](auto value, float unit) HWY_ATTR {
-    const auto wanted = hn::NearestInt(hn::Mul(value, hn::Set(tag, unit)));
-    return hn::Min(hn::Max(wanted, least), greatest);
+  const auto encode = [&](FloatVec value, int64_t j) HWY_ATTR {
+    const FloatVec high = hn::MulAdd(value, inverse_unit, rounder);
+    store(high, j);
+    const FloatVec digit = hn::Sub(high, rounder);
+    FloatVec residual = hn::NegMulAdd(unit, digit, value);
+    squared_high = hn::MulAdd(digit, digit, squared_high);
+    if constexpr (kLow) {
+      // Half a unit is 128 low ones.
+      const FloatVec wanted = hn::MulAdd(residual, inverse_low_unit, rounder);
+      const FloatVec low = hn::Min(hn::Max(wanted, least), greatest);
+      store(low, row_bytes + j);
+      const FloatVec low_digit = hn::Sub(low, rounder);
+      residual = hn::NegMulAdd(low_unit, low_digit, residual);
+      squared_low = hn::MulAdd(low_digit, low_digit, squared_low);
+    }
+    squared_residual = hn::MulAdd(residual, residual, squared_residual);
   };
-  // At most dim / lanes * 127^2 each: fits for all dims.
-  auto squared_high = hn::Zero(int_tag);
-  auto squared_low = hn::Zero(int_tag);
-  auto squared_residual = hn::Zero(tag);
   const char* next = static_cast<const char*>(ahead.row == nullptr ? values : ahead.row);
   int64_t j = 0;
   for (; j + lanes <= dim; j += lanes) {
     // One line at a time: all at once, they would keep other loads waiting.
     hwy::Prefetch(next);
     next += lanes * ahead.item_bytes;
-    const auto value = hn::LoadU(tag, values + j);
-    const auto high = digits_of(value, inverse);
-    auto residual = hn::NegMulAdd(hn::Set(tag, scale), hn::ConvertTo(tag, high), value);
-    squared_high = hn::Add(squared_high, hn::Mul(high, high));
-    hn::StoreU(stored(high), Bytes(), codes + j);
-    if constexpr (kLow) {
-      const auto low = digits_of(residual, low_inverse);
-      residual = hn::NegMulAdd(hn::Set(tag, low_scale), hn::ConvertTo(tag, low), residual);
-      squared_low = hn::Add(squared_low, hn::Mul(low, low));
-      hn::StoreU(stored(low), Bytes(), low_codes + j);
-    }
-    squared_residual = hn::MulAdd(residual, residual, squared_residual);
+    encode(hn::LoadU(tag, values + j), j);
   }
-  CodedRow row{hn::GetLane(hn::SumOfLanes(int_tag, squared_high)),
-               hn::GetLane(hn::SumOfLanes(int_tag, squared_low)),
-               hn::GetLane(hn::SumOfLanes(tag, squared_residual))};
-  const auto digit_of = [](float value, float unit) {
-    constexpr float kLimit = kGreatestCode;
-    return std::min(std::max(std::nearbyint(value * unit), -kLimit), kLimit);
-  };
-  for (; j < dim; ++j) {
-    const float high = digit_of(values[j], inverse);
-    float residual = std::fma(-scale, high, values[j]);
-    row.squared_high += static_cast<int64_t>(high * high);
-    codes[j] = static_cast<int8_t>(static_cast<int>(high) ^ zero);
-    if constexpr (kLow) {
-      const float low = digit_of(residual, low_inverse);
-      residual = std::fma(-low_scale, low, residual);
-      row.squared_low += static_cast<int64_t>(low * low);
-      low_codes[j] = static_cast<int8_t>(static_cast<int>(low) ^ zero);
-    }
-    row.squared_residual += residual * residual;
+  if (j < dim) encode(LoadRest(values + j, dim - j), j);
+  // Of vectors shorter than a step.
+  for (j = std::max(dim, j + (j < dim ? lanes : 0)); j < 4 * CodeSteps(dim); ++j) {
+    codes[j] = zero;
+    if constexpr (kLow) codes[row_bytes + j] = zero;
   }
-  return row;
+  return {hn::GetLane(hn::SumOfLanes(tag, squared_high)),
+          hn::GetLane(hn::SumOfLanes(tag, squared_low)),
+          hn::GetLane(hn::SumOfLanes(tag, squared_residual))};
 }
 
 CodedRow EncodeRowImpl(const float* values, float scale, float inverse, int64_t dim, int digits,
-                       uint8_t zero, int8_t* codes, RowAhead ahead) {
+                       uint8_t zero, uint8_t* codes, RowAhead ahead) {
   return digits == 2 ? EncodeRowWith<true>(values, scale, inverse, dim, zero, codes, ahead)
                      : EncodeRowWith<false>(values, scale, inverse, dim, zero, codes, ahead);
 }
@@ -221,21 +252,22 @@ TINY_KNN_VNNI void ScorePanel(const CodedQuery* queries, const uint8_t* panel,
   }
 }
 
-// Whole lines of the codes of kLaneDocs docs, which lie `doc_bytes` apart, to their lanes; returns
-// how many dims that were.
-TINY_KNN_VNNI int64_t TransposeLanes(const uint8_t* codes, int64_t doc_bytes, int64_t dim,
-                                     uint8_t* lanes) {
+// Codes of kLaneDocs docs, which lie `doc_bytes` apart, to their lanes.
+TINY_KNN_VNNI void TransposeLanes(const uint8_t* codes, int64_t doc_bytes, int64_t dim,
+                                  uint8_t* lanes) {
   constexpr int64_t kSteps = 16;  // of a line
   static_assert(kLaneDocs == kSteps);
   // GCC 12 warns of what the intrinsics without a mask leave undefined.
   constexpr __mmask16 kAll16 = 0xFFFF;
   constexpr __mmask8 kAll8 = 0xFF;
-  const int64_t whole = dim / (4 * kSteps) * (4 * kSteps);
-  for (int64_t j = 0; j < whole; j += 4 * kSteps, lanes += kSteps * kStepBytes) {
+  const int64_t whole = CodeSteps(dim) / kSteps * kSteps;
+  alignas(64) uint8_t last[kSteps * kStepBytes];
+  for (int64_t step = 0; step < CodeSteps(dim); step += kSteps) {
+    const uint8_t* const line = codes + 4 * step;
     __m512i rows[kLaneDocs];
     __m512i pairs[kLaneDocs];
 #pragma GCC unroll 16
-    for (int i = 0; i < kLaneDocs; ++i) rows[i] = _mm512_loadu_si512(codes + i * doc_bytes + j);
+    for (int i = 0; i < kLaneDocs; ++i) rows[i] = _mm512_loadu_si512(line + i * doc_bytes);
       // Steps 4 b to 4 b + 3 of two docs, then of four, in each quarter b of a vector.
 #pragma GCC unroll 8
     for (int i = 0; i < kLaneDocs; i += 2) {
@@ -250,6 +282,7 @@ TINY_KNN_VNNI int64_t TransposeLanes(const uint8_t* codes, int64_t doc_bytes, in
       rows[i + 3] = _mm512_maskz_unpackhi_epi64(kAll8, pairs[i + 1], pairs[i + 3]);
     }
     // rows[4 a + s], quarter b: step 4 b + s of docs 4 a to 4 a + 3. Quarters are transposed.
+    uint8_t* const to = step < whole ? lanes + step * kStepBytes : last;
 #pragma GCC unroll 4
     for (int s = 0; s < 4; ++s) {
       const __m512i low01 = _mm512_maskz_shuffle_i32x4(kAll16, rows[s], rows[4 + s], 0x44);
@@ -257,14 +290,14 @@ TINY_KNN_VNNI int64_t TransposeLanes(const uint8_t* codes, int64_t doc_bytes, in
       const __m512i low23 = _mm512_maskz_shuffle_i32x4(kAll16, rows[8 + s], rows[12 + s], 0x44);
       const __m512i high23 = _mm512_maskz_shuffle_i32x4(kAll16, rows[8 + s], rows[12 + s], 0xEE);
       // Of steps s, 4 + s, 8 + s and 12 + s.
-      __m512i* const out = reinterpret_cast<__m512i*>(lanes + s * kStepBytes);
+      __m512i* const out = reinterpret_cast<__m512i*>(to + s * kStepBytes);
       _mm512_storeu_si512(out, _mm512_maskz_shuffle_i32x4(kAll16, low01, low23, 0x88));
       _mm512_storeu_si512(out + 4, _mm512_maskz_shuffle_i32x4(kAll16, low01, low23, 0xDD));
       _mm512_storeu_si512(out + 8, _mm512_maskz_shuffle_i32x4(kAll16, high01, high23, 0x88));
       _mm512_storeu_si512(out + 12, _mm512_maskz_shuffle_i32x4(kAll16, high01, high23, 0xDD));
     }
   }
-  return whole;
+  std::copy_n(last, (CodeSteps(dim) - whole) * kStepBytes, lanes + whole * kStepBytes);
 }
 
 using ScorePanelFunction = void (*)(const CodedQuery*, const uint8_t*, const float*, int64_t,
@@ -278,14 +311,14 @@ constexpr ScorePanelFunction kScorePanel[kGroup] = {ScorePanel<1>, ScorePanel<2>
 HWY_EXPORT(CentreRowImpl);
 HWY_EXPORT(EncodeRowImpl);
 
-float CentreRow(const float* values, const float* centre, int64_t dim, float* out) {
+CentredRow CentreRow(const float* values, const float* centre, int64_t dim, float* out) {
   return HWY_DYNAMIC_DISPATCH(CentreRowImpl)(values, centre, dim, out);
 }
 
 CodedRow EncodeRow(const float* values, float scale, float inverse, int64_t dim, int digits,
                    uint8_t* codes, RowAhead ahead) {
   return HWY_DYNAMIC_DISPATCH(EncodeRowImpl)(values, scale, inverse, dim, digits, StoredZero(),
-                                             reinterpret_cast<int8_t*>(codes), ahead);
+                                             codes, ahead);
 }
 
 void FillQueryDigits(int64_t dim, int8_t* codes) {
@@ -300,21 +333,21 @@ void FillQueryDigits(int64_t dim, int8_t* codes) {
 void PutInPanel(const uint8_t* codes, int64_t dim, int digits, int64_t first, int64_t count,
                 uint8_t* panel) {
   assert(first % kLaneDocs + count <= kLaneDocs);
-  const int64_t doc_bytes = digits * dim;
-  for (int digit = 0; digit < digits; ++digit, codes += dim, panel += DigitBytes(dim)) {
+  const int64_t row_bytes = RowCodeBytes(dim);
+  const int64_t doc_bytes = digits * row_bytes;
+  for (int digit = 0; digit < digits; ++digit, codes += row_bytes, panel += DigitBytes(dim)) {
     uint8_t* const lanes = panel + first / kLaneDocs * LaneBytes(dim);
-    int64_t from = 0;
 #if defined(__x86_64__)
-    if (count == kLaneDocs && HasInt8DotProducts())
-      from = TransposeLanes(codes, doc_bytes, dim, lanes);
+    if (count == kLaneDocs && HasInt8DotProducts()) {
+      TransposeLanes(codes, doc_bytes, dim, lanes);
+      continue;
+    }
 #endif
     for (int64_t i = 0; i < count; ++i) {
       const uint8_t* const row = codes + i * doc_bytes;
-      uint8_t* out = lanes + (first + i) % kLaneDocs * 4 + from / 4 * kStepBytes;
-      int64_t j = from;
-      for (; j + 4 <= dim; j += 4, out += kStepBytes) std::memcpy(out, row + j, 4);
-      for (int64_t rest = 0; rest < 4 && j < dim; ++rest) {
-        out[rest] = j + rest < dim ? row[j + rest] : StoredZero();
+      uint8_t* out = lanes + (first + i) % kLaneDocs * 4;
+      for (int64_t step = 0; step < CodeSteps(dim); ++step, out += kStepBytes) {
+        std::memcpy(out, row + 4 * step, 4);
       }
     }
   }

@@ -39,14 +39,25 @@ inline int64_t CodeBytes(int64_t docs, int64_t dim, int digits) {
   return (docs + kPanelDocs - 1) / kPanelDocs * PanelBytes(dim, digits);
 }
 
-// out[j] = values[j] - centre[j] in float32, and the greatest magnitude among them (NaN and
-// infinities: any value; such a row has no codes).
-float CentreRow(const float* values, const float* centre, int64_t dim, float* out);
+struct CentredRow {
+  float greatest = 0;       // magnitude of a component; any value where one is not finite
+  double squared_norm = 0;  // of the row as it was: core/cpu/float32_squares.h
+};
+// out[j] = values[j] - centre[j] in float32.
+CentredRow CentreRow(const float* values, const float* centre, int64_t dim, float* out);
 
+// Of one digit of a doc on its way to a panel: `dim`, and what fills up a line, of which the last
+// step's are digits of 0.
+inline int64_t RowCodeBytes(int64_t dim) {
+  constexpr int64_t kLine = 64;
+  return (dim + kLine - 1) / kLine * kLine;
+}
+
+// Sums in float32, in no particular order, of at most dim + 8 terms.
 struct CodedRow {
-  int64_t squared_high = 0;    // sum of high^2
-  int64_t squared_low = 0;     // sum of low^2; 0 of codes with one digit
-  float squared_residual = 0;  // sum of (value - scale * code)^2, in float32 arithmetic
+  float squared_high = 0;      // of high^2
+  float squared_low = 0;       // of low^2; 0 of codes with one digit
+  float squared_residual = 0;  // of (value - scale * code)^2
 };
 // A row that is fetched into cache while another one is coded.
 struct RowAhead {
@@ -54,8 +65,9 @@ struct RowAhead {
   int64_t item_bytes = 0;
 };
 // values[j] ~ scale * code, digits of at most kGreatestCode in magnitude, stored as
-// codes[digit * dim + j]. `inverse` is about 1 / scale: which codes come out is no matter of
-// correctness, what is returned is of those.
+// codes[digit * RowCodeBytes(dim) + j]. `inverse` is about 1 / scale: which codes come out is no
+// matter of correctness, what is returned is of those. REQUIRES: |values[j]| <= kGreatestCode *
+// scale, but for some roundings.
 CodedRow EncodeRow(const float* values, float scale, float inverse, int64_t dim, int digits,
                    uint8_t* codes, RowAhead ahead = {});
 
@@ -74,8 +86,8 @@ inline int64_t QueryCodeBytes(int64_t dim, int digits) { return digits * QueryDi
 // What follows the first `dim` bytes of a query's digits, which are there.
 void FillQueryDigits(int64_t dim, int8_t* codes);
 
-// Codes [count, digits, dim] of the panel's docs from `first` on to where they belong: of docs that
-// share lanes, all kLaneDocs of them in less time than each alone. The last step is filled up.
+// Codes [count, digits, RowCodeBytes(dim)] of the panel's docs from `first` on to where they
+// belong: of docs that share lanes, all kLaneDocs of them in less time than each alone.
 void PutInPanel(const uint8_t* codes, int64_t dim, int digits, int64_t first, int64_t count,
                 uint8_t* panel);
 

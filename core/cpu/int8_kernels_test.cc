@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/cpu/float32_squares.h"
 #include "core/matrix/aligned_vector.h"
 #include "core/search/isa.h"
 #include "gtest/gtest.h"
@@ -57,9 +58,14 @@ Problem MakeProblem(const Shape& shape, bool extreme) {
   std::vector<uint8_t> rows;
   int64_t first_row = 0;
   for (int64_t d = 0; d < num_docs; ++d) {
-    for (int64_t j = 0; j < digits * dim; ++j) {
-      p.doc_codes.push_back(code());
-      rows.push_back(static_cast<uint8_t>(p.doc_codes.back()) ^ StoredZero());
+    for (int digit = 0; digit < digits; ++digit) {
+      for (int64_t j = 0; j < dim; ++j) {
+        p.doc_codes.push_back(code());
+        rows.push_back(static_cast<uint8_t>(p.doc_codes.back()) ^ StoredZero());
+      }
+      for (int64_t j = dim; j < RowCodeBytes(dim); ++j) {
+        rows.push_back(j < 4 * CodeSteps(dim) ? StoredZero() : 55);
+      }
     }
     // All that share lanes, or some, or each alone.
     const int64_t lane = d / kLaneDocs % 3;
@@ -206,19 +212,23 @@ TEST(Int8KernelsTest, CodesAreTheNearestAndTheirSumsAreRight) {
     for (int64_t j = 0; j < dim; ++j) values.push_back(normal(random));
     const std::vector<float> centre(static_cast<size_t>(dim), 0.25F);
     std::vector<float> centred(static_cast<size_t>(dim));
-    const float greatest = CentreRow(values.data(), centre.data(), dim, centred.data());
+    const CentredRow row = CentreRow(values.data(), centre.data(), dim, centred.data());
     float expected_greatest = 0;
+    double squared_norm = 0;
     for (int64_t j = 0; j < dim; ++j) {
       const size_t i = static_cast<size_t>(j);
       EXPECT_EQ(centred[i], values[i] - 0.25F);
       expected_greatest = std::max(expected_greatest, std::abs(centred[i]));
+      squared_norm += static_cast<double>(values[i]) * static_cast<double>(values[i]);
     }
-    EXPECT_EQ(greatest, expected_greatest);
-    // A scale that is too small clips.
+    EXPECT_EQ(row.greatest, expected_greatest);
+    ASSERT_TRUE(IsSquaredNorm(row.squared_norm));
+    EXPECT_LE(std::abs(row.squared_norm - squared_norm), kSquaredNormError * squared_norm);
     for (const auto& [scale, digits] :
-         {std::pair(greatest / kGreatestCode, 1), std::pair(greatest / kGreatestCode, 2),
-          std::pair(greatest / 300, 1), std::pair(greatest / 300, 2)}) {
-      std::vector<uint8_t> codes(static_cast<size_t>(digits * dim));
+         {std::pair(row.greatest / kGreatestCode, 1), std::pair(row.greatest / kGreatestCode, 2),
+          std::pair(row.greatest / 100, 1), std::pair(row.greatest / 100, 2)}) {
+      const int64_t row_bytes = RowCodeBytes(dim);
+      std::vector<uint8_t> codes(static_cast<size_t>(digits * row_bytes), 55);
       const CodedRow coded = EncodeRow(centred.data(), scale, 1 / scale, dim, digits, codes.data());
       int64_t squared_digits[2] = {0, 0};
       double squared_residual = 0;
@@ -228,7 +238,7 @@ TEST(Int8KernelsTest, CodesAreTheNearestAndTheirSumsAreRight) {
         double unit = static_cast<double>(scale);
         for (int digit = 0; digit < digits; ++digit, unit /= 256) {
           const int code =
-              static_cast<int8_t>(codes[static_cast<size_t>(digit * dim + j)] ^ StoredZero());
+              static_cast<int8_t>(codes[static_cast<size_t>(digit * row_bytes + j)] ^ StoredZero());
           EXPECT_LE(std::abs(code), kGreatestCode);
           squared_digits[digit] += code * code;
           residual -= unit * code;
@@ -238,8 +248,12 @@ TEST(Int8KernelsTest, CodesAreTheNearestAndTheirSumsAreRight) {
         }
         squared_residual += residual * residual;
       }
-      EXPECT_EQ(coded.squared_high, squared_digits[0]);
-      EXPECT_EQ(coded.squared_low, squared_digits[1]);
+      for (int64_t j = dim; j < 4 * CodeSteps(dim); ++j) {
+        EXPECT_EQ(codes[static_cast<size_t>((digits - 1) * row_bytes + j)], StoredZero());
+      }
+      // Sums of so few integers are exact.
+      EXPECT_EQ(coded.squared_high, static_cast<float>(squared_digits[0]));
+      EXPECT_EQ(coded.squared_low, static_cast<float>(squared_digits[1]));
       // A sum in float32 in any order: the screen's bound, not a score, is made of it, and allows
       // for its roundings (docs/exactness.md). 1e-12 is the rounding of single residuals.
       EXPECT_NEAR(static_cast<double>(coded.squared_residual), squared_residual,

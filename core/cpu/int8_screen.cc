@@ -182,10 +182,9 @@ void Int8Screen::SetCentre() {
   centre_norm_ = NormUpperBound(SquaredNorm(centre_.data(), dim_), dim_);
   for (size_t i = 0; i < queries_.size(); ++i) {
     const float* const query = units_.query_row(static_cast<int64_t>(i));
+    const void* const centre = centre_.data();
     double dot = 0;
-    for (int64_t j = 0; j < dim_; ++j) {
-      dot += static_cast<double>(query[j]) * static_cast<double>(centre_[static_cast<size_t>(j)]);
-    }
+    Dots(query, &centre, DType::kFloat32, 1, dim_, &dot);
     queries_[i].centre_dot =
         std::isinf(query_bounds_[i].error_factor) ? 0 : static_cast<float>(dot);
   }
@@ -210,7 +209,7 @@ bool Int8Screen::HasIntegralRows(DType docs) const {
   return params_.metric != Metric::kCosine && (docs == DType::kInt8 || docs == DType::kUInt8);
 }
 
-void Int8Screen::CodeDoc(int64_t doc, const float* row, RowAhead ahead, DocScratch& scratch,
+void Int8Screen::CodeDoc(int64_t doc, float greatest, RowAhead ahead, const DocScratch& scratch,
                          uint8_t* codes, int64_t bound_index, DocBoundArrays& bounds) {
   const size_t at = static_cast<size_t>(bound_index);
   float scale = 0;
@@ -219,32 +218,32 @@ void Int8Screen::CodeDoc(int64_t doc, const float* row, RowAhead ahead, DocScrat
   double residual = 0;
   bool coded = std::isfinite(bounds.upper_offset[at]);
   if (coded) {
-    const float greatest = CentreRow(row, centre_.data(), dim_, scratch.centred.data());
     // Small integers are codes themselves, and nothing is left out.
     scale =
         HasIntegralRows(block_.dtype) && greatest <= kGreatestCode ? 1.F : greatest / kGreatestCode;
     if (greatest == 0) {
-      std::fill(codes, codes + digits_ * dim_, StoredZero());
+      std::fill_n(codes, digits_ * RowCodeBytes(dim_), StoredZero());
     } else if (IsCodableScale(scale)) {
       const CodedRow coded_row =
           EncodeRow(scratch.centred.data(), scale, 1 / scale, dim_, digits_, codes, ahead);
+      // The sums' own roundings: half of that is left of those in a root.
       const double n = static_cast<double>(dim_);
-      low_norm = static_cast<double>(scale * kLowDigit) *
-                 std::sqrt(static_cast<double>(coded_row.squared_low)) * (1 + 0x1p-50);
-      coded_norm = static_cast<double>(scale) *
-                       std::sqrt(static_cast<double>(coded_row.squared_high)) * (1 + 0x1p-50) +
-                   low_norm;
-      // The sum's own rounding, squares too small for float32, and the rounding of each residual.
-      const double squared = static_cast<double>(coded_row.squared_residual);
-      residual = std::sqrt(squared) * (1 + (n + 8) * kUnit) +
-                 std::sqrt(n) * 0x1p-23 * static_cast<double>(scale);
+      const double sum_slack = 1 + (n + 8) * kUnit;
+      const auto root = [sum_slack](float sum) {
+        return std::sqrt(static_cast<double>(sum)) * sum_slack;
+      };
+      low_norm = static_cast<double>(scale * kLowDigit) * root(coded_row.squared_low);
+      coded_norm = static_cast<double>(scale) * root(coded_row.squared_high) + low_norm;
+      // Squares too small for float32, and the rounding of each residual.
+      residual =
+          root(coded_row.squared_residual) + std::sqrt(n) * 0x1p-23 * static_cast<double>(scale);
       residual = (residual + 3 * kUnit * coded_norm) * (1 + 4 * kUnit);
     } else {
       coded = false;
     }
   }
   if (!coded) {
-    std::fill(codes, codes + digits_ * dim_, StoredZero());
+    std::fill_n(codes, digits_ * RowCodeBytes(dim_), StoredZero());
     scale = 0;
     residual = std::numeric_limits<double>::infinity();  // kept, and refined
   }
@@ -255,19 +254,32 @@ void Int8Screen::CodeDoc(int64_t doc, const float* row, RowAhead ahead, DocScrat
   residual += 0x1p-100;
   // With the query's error factor: what its digits leave times this row's, and its low digits times
   // this row's low ones.
-  bounds.coded_norm[at] = RoundUp(coded_norm + low_norm / static_cast<double>(kLowDigit));
-  bounds.residual[at] = RoundUp(residual);
+  bounds.coded_norm[at] = RoundUpLoosely(coded_norm + low_norm / static_cast<double>(kLowDigit));
+  bounds.residual[at] = RoundUpLoosely(residual);
   scales_[doc] = scale;
+}
+
+void Int8Screen::MakeUnitRow(const float* row, DocScratch& scratch, int64_t bound_index,
+                             DocBoundArrays& bounds, PrepareCounts& counts) const {
+  const double squared_norm = SquaredNorm(row, dim_);
+  const bool finite = std::isfinite(squared_norm);
+  if (!finite) ++counts.nonfinite_rows;
+  units_.SetBounds(squared_norm, finite, bound_index, bounds);
+  const double norm = std::sqrt(squared_norm);
+  bounds.inverse_norm[static_cast<size_t>(bound_index)] =
+      norm > kLeastNorm && norm < kGreatestNorm ? static_cast<float>(1 / norm) : 0;
+  if (finite) units_.MakeUnitRow(row, squared_norm, scratch.row.data());
 }
 
 absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t chunk_offset,
                                      DocBoundArrays& bounds, PrepareCounts& counts) {
+  const int64_t code_bytes = digits_ * RowCodeBytes(dim_);
   DocScratch scratch;
   scratch.row.resize(static_cast<size_t>(dim_));
   scratch.centred.resize(static_cast<size_t>(dim_));
-  scratch.codes = std::make_unique_for_overwrite<uint8_t[]>(
-      static_cast<size_t>(std::min(docs.size(), kLaneDocs) * digits_ * dim_));
+  scratch.codes.resize(static_cast<size_t>(std::min(docs.size(), kLaneDocs) * code_bytes));
   const bool in_place = AreWorkingRows<float>(block_, params_.compute_dtype);
+  const bool unit_rows = params_.metric == Metric::kCosine;
   int64_t first_of_lanes = docs.begin;  // of those not in their panel yet
   for (int64_t doc = docs.begin; doc < docs.end; ++doc) {
     const float* row = scratch.row.data();
@@ -279,27 +291,22 @@ absl::Status Int8Screen::PrepareDocs(IndexRange docs, int64_t first_row, int64_t
                              scratch.row.data(), dim_, counts.convert);
       if (!converted.ok()) return converted;
     }
-    const double squared_norm = SquaredNorm(row, dim_);
-    const bool finite = std::isfinite(squared_norm);
-    if (!finite) ++counts.nonfinite_rows;
-    units_.SetBounds(squared_norm, finite, chunk_offset + doc, bounds);
-    if (params_.metric == Metric::kCosine) {
-      const double norm = std::sqrt(squared_norm);
-      bounds.inverse_norm[static_cast<size_t>(chunk_offset + doc)] =
-          norm > kLeastNorm && norm < kGreatestNorm ? static_cast<float>(1 / norm) : 0;
-      if (finite) {
-        units_.MakeUnitRow(row, squared_norm, scratch.row.data());
-        row = scratch.row.data();
-      }
+    if (unit_rows) {
+      MakeUnitRow(row, scratch, chunk_offset + doc, bounds, counts);
+      row = scratch.row.data();
+    }
+    const CentredRow centred = CentreRow(row, centre_.data(), dim_, scratch.centred.data());
+    if (!unit_rows) {
+      units_.SetBoundsBySum(row, centred.squared_norm, chunk_offset + doc, bounds, counts);
     }
     RowAhead ahead;
     if (doc + kRowsAhead < docs.end) {
       ahead = {block_.Row(doc + kRowsAhead), ItemSize(block_.dtype)};
     }
-    uint8_t* const codes = scratch.codes.get() + (doc - first_of_lanes) * digits_ * dim_;
-    CodeDoc(doc, row, ahead, scratch, codes, chunk_offset + doc, bounds);
+    CodeDoc(doc, centred.greatest, ahead, scratch,
+            scratch.codes.data() + (doc - first_of_lanes) * code_bytes, chunk_offset + doc, bounds);
     if ((doc + 1) % kLaneDocs != 0 && doc + 1 < docs.end) continue;
-    PutInPanel(scratch.codes.get(), dim_, digits_, first_of_lanes % kPanelDocs,
+    PutInPanel(scratch.codes.data(), dim_, digits_, first_of_lanes % kPanelDocs,
                doc + 1 - first_of_lanes,
                panels_ + first_of_lanes / kPanelDocs * PanelBytes(dim_, digits_));
     first_of_lanes = doc + 1;

@@ -52,18 +52,23 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
 
  private:
   struct DocScratch {
-    std::vector<float> row;            // where converted, or made of unit length for cosine
-    std::vector<float> centred;        // less the centre
-    std::unique_ptr<uint8_t[]> codes;  // [up to kLaneDocs, digits_, dim]
+    std::vector<float> row;      // where converted, or made of unit length for cosine
+    std::vector<float> centred;  // less the centre
+    std::vector<uint8_t> codes;  // [up to kLaneDocs, digits_, RowCodeBytes(dim)]
   };
   void CodeQueries();
   void CodeQuery(int64_t query);
   // Whether rows of docs of that dtype are integers as the metric wants them.
   bool HasIntegralRows(DType docs) const;
   void SetCentre();  // to centre_: what else follows from it
-  // `row`: the doc's values as the metric wants them. Writes codes [digits_, dim].
-  void CodeDoc(int64_t doc, const float* row, RowAhead ahead, DocScratch& scratch, uint8_t* codes,
-               int64_t bound_index, DocBoundArrays& bounds);
+  // The doc's values as the metric wants them, less the centre, are in scratch.centred, none
+  // greater than that. Writes codes [digits_, RowCodeBytes(dim)].
+  void CodeDoc(int64_t doc, float greatest, RowAhead ahead, const DocScratch& scratch,
+               uint8_t* codes, int64_t bound_index, DocBoundArrays& bounds);
+  // For cosine: sets the bounds, and makes the row one of unit length, in scratch.row, unless it is
+  // not finite.
+  void MakeUnitRow(const float* row, DocScratch& scratch, int64_t bound_index,
+                   DocBoundArrays& bounds, PrepareCounts& counts) const;
   void RefineScores(int64_t query, std::span<const int32_t> docs, const void* const* stored,
                     const ChunkRows<float>& rows, const DocBoundArrays& bounds, Scratch& scratch,
                     float* scores) const override;

@@ -130,7 +130,9 @@ WorstRatios CheckEveryPair(Metric metric, int64_t dim, int digits, const Rows& r
         // be, so a few roundings of each of the two terms may differ.
         const float seen = lowers[static_cast<size_t>(expected)];
         if (std::isfinite(lower)) {
-          EXPECT_NEAR(seen, lower, std::abs(lower) * 0x1p-20F + factor * 0x1p-20F);
+          const size_t at = static_cast<size_t>(d);
+          const float terms = std::abs(refined[at]) + factor * bounds.norm[at];
+          EXPECT_NEAR(seen, lower, (terms + std::abs(bounds.lower_offset[at])) * 0x1p-21F);
         }
         ++expected;
       }

@@ -25,5 +25,8 @@ constexpr float RoundDown(double x) {
   return static_cast<double>(nearest) > x ? NextBelow(nearest) : nearest;
 }
 constexpr float RoundUp(double x) { return -RoundDown(-x); }
+// Not below x, and at most three units above it, for x that is 0 or at least 2^-126: without the
+// comparison, which nothing can predict.
+constexpr float RoundUpLoosely(double x) { return static_cast<float>(x * (1 + 0x1p-23)); }
 
 }  // namespace tiny_knn

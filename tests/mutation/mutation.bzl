@@ -12,6 +12,8 @@ _HEADERS = [
     "few_queries_gemm.h",
     "float32_dots.h",
     "float32_screen.h",
+    "float32_squares-inl.h",
+    "float32_squares.h",
     "gemm.h",
     "huge_pages.h",
     "index_range.h",
