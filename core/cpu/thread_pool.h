@@ -4,6 +4,7 @@
 // belong to the process, not to an engine).
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -37,6 +38,9 @@ class ThreadPool {
  private:
   ThreadPool() = default;
   void WorkerLoop(int worker);
+  // Waits a little for what is about to be true, before somebody sleeps until it is.
+  template <typename Condition>
+  static void Spin(Condition is_true);
   // Runs the task and keeps what it throws.
   void RunGuarded(const std::function<void(int)>& task, int worker);
 
@@ -44,10 +48,11 @@ class ThreadPool {
   std::condition_variable start_;
   std::condition_variable done_;
   const std::function<void(int)>* task_ = nullptr;  // guarded by mutex_
-  int64_t generation_ = 0;                          // counts Runs; guarded by mutex_
-  int running_ = 0;                                 // workers not done yet; guarded by mutex_
-  bool stopping_ = false;                           // guarded by mutex_
-  std::exception_ptr thrown_;                       // the first of a Run; guarded by mutex_
+  // Changed under mutex_, and looked at without it by who spins.
+  std::atomic<int64_t> generation_ = 0;  // counts Runs, and the end of all
+  std::atomic<int> running_ = 0;         // workers not done yet
+  bool stopping_ = false;                // guarded by mutex_
+  std::exception_ptr thrown_;            // the first of a Run; guarded by mutex_
   std::vector<std::thread> workers_;
 };
 
