@@ -49,7 +49,7 @@ FileSource::Ahead AheadOf(const NpyHeader& header) {
 }
 
 // Of ranges of this size, which of both ways is the faster one is measured, on so many pieces each.
-constexpr int64_t kLeastMeasuredBytes = int64_t{64} << 20;
+constexpr int64_t kLeastMeasuredBytes = int64_t{16} << 20;
 constexpr int64_t kMeasuredPiece = int64_t{256} << 10;
 constexpr int kMeasuredPieces = 8;
 
