@@ -83,8 +83,8 @@ class BatchSearch {
     int64_t count = 0;
   };
 
-  // What one thread needs for itself.
-  struct Worker {
+  // What one thread needs for itself, lines of the cache included.
+  struct alignas(kCacheLineBytes) Worker {
     AlignedVector<float> tile;     // [query_tile, doc_tile] scores
     std::vector<uint64_t> groups;  // [query_tile] of them that may hold survivors
     std::vector<float> lowers;

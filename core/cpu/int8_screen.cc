@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <numeric>
 
 #include "core/matrix/convert.h"
 #include "core/search/outward_rounding.h"
@@ -34,18 +35,31 @@ constexpr int64_t kRowsAhead = 3;
 constexpr double kLeastNorm = 0x1p-60;
 constexpr double kGreatestNorm = 0x1p60;
 
-// The digit that is nearest to `residual` in units of `scale`, which is taken off it.
-int8_t TakeDigit(double scale, double& residual) {
-  constexpr double kLimit = kGreatestCode;
-  // Rounds what is no greater than this to the nearest integer.
-  constexpr double kRounder = 0x1.8p52;
-  const double wanted = std::min(std::max(residual / scale, -kLimit), kLimit);
-  const double digit = (wanted + kRounder) - kRounder;
-  residual -= scale * digit;
-  return static_cast<int8_t>(digit);
-}
-
 bool IsCodableScale(float scale) { return scale >= kLeastScale && scale <= kGreatestScale; }
+
+// Upper bounds of norms: of what a row's codes stand for, of what its low digits do, and of what
+// the codes leave of it.
+struct CodedNorms {
+  double coded = 0;
+  double low = 0;
+  double residual = 0;
+};
+
+CodedNorms NormsOf(const CodedRow& row, float scale, int64_t dim) {
+  // The sums' own roundings: half of that is left of those in a root.
+  const double n = static_cast<double>(dim);
+  const double sum_slack = 1 + (n + 8) * kUnit;
+  const auto root = [sum_slack](float sum) {
+    return std::sqrt(static_cast<double>(sum)) * sum_slack;
+  };
+  CodedNorms norms;
+  norms.low = static_cast<double>(scale * kLowDigit) * root(row.squared_low);
+  norms.coded = static_cast<double>(scale) * root(row.squared_high) + norms.low;
+  // Squares too small for float32, and the rounding of each residual.
+  norms.residual = root(row.squared_residual) + std::sqrt(n) * 0x1p-23 * static_cast<double>(scale);
+  norms.residual = (norms.residual + 3 * kUnit * norms.coded) * (1 + 4 * kUnit);
+  return norms;
+}
 
 }  // namespace
 
@@ -73,7 +87,11 @@ void Int8Screen::CodeQueries() {
   query_codes_.assign(count * static_cast<size_t>(code_stride_), 0);
   queries_.assign(count, {});
   query_bounds_.assign(count, {});
-  for (size_t i = 0; i < count; ++i) CodeQuery(static_cast<int64_t>(i));
+  QueryScratch scratch;
+  scratch.zeros.assign(static_cast<size_t>(dim_), 0);
+  scratch.row.resize(static_cast<size_t>(dim_));
+  scratch.codes.resize(static_cast<size_t>(digits_ * RowCodeBytes(dim_)));
+  for (size_t i = 0; i < count; ++i) CodeQuery(static_cast<int64_t>(i), scratch);
 }
 
 bool Int8Screen::AddDigit(int64_t max_block) {
@@ -90,7 +108,7 @@ bool Int8Screen::AddDigit(int64_t max_block) {
 }
 
 // The scale, the codes and what they leave.
-void Int8Screen::CodeQuery(int64_t query) {
+void Int8Screen::CodeQuery(int64_t query, QueryScratch& scratch) {
   const size_t i = static_cast<size_t>(query);
   CodedQuery& coded = queries_[i];
   QueryBounds& bounds = query_bounds_[i];
@@ -99,44 +117,38 @@ void Int8Screen::CodeQuery(int64_t query) {
   bounds = units_.InitialBounds(query);
   if (std::isinf(bounds.error_factor)) return;  // every doc is kept for it
   const float* const row = units_.query_row(query);
-  float greatest = 0;
-  for (int64_t j = 0; j < dim_; ++j) greatest = std::max(greatest, std::abs(row[j]));
+  const float greatest = CentreRow(row, scratch.zeros.data(), dim_, scratch.row.data()).greatest;
   const bool integral = greatest <= kGreatestCode && std::all_of(row, row + dim_, [](float x) {
                           return x == std::nearbyint(x);
                         });
   const float scale = integral ? 1 : greatest / kGreatestCode;
-  double squared_residual = 0;
-  double squared_low = 0;
-  int32_t high_sum = 0;
-  int32_t low_sum = 0;
   if (greatest > 0 && !IsCodableScale(scale)) {
     bounds.error_factor = kFloatInfinity;
     return;
   }
-  int8_t* const low_codes = codes + QueryDigitBytes(dim_);
-  for (int64_t j = 0; j < dim_ && greatest > 0; ++j) {
-    double residual = static_cast<double>(row[j]);
-    codes[j] = TakeDigit(static_cast<double>(scale), residual);
-    high_sum += codes[j];
-    if (digits_ == 2) {
-      low_codes[j] = TakeDigit(static_cast<double>(scale * kLowDigit), residual);
-      low_sum += low_codes[j];
-      squared_low += static_cast<double>(low_codes[j] * low_codes[j]);
+  CodedNorms norms;
+  int32_t sums[2] = {};  // of high and of low digits
+  if (greatest > 0) {
+    const CodedRow coded_row =
+        EncodeRow(scratch.row.data(), scale, 1 / scale, dim_, digits_, scratch.codes.data());
+    norms = NormsOf(coded_row, scale, dim_);
+    const uint8_t zero = StoredZero();
+    for (int digit = 0; digit < digits_; ++digit) {
+      const uint8_t* const stored = scratch.codes.data() + digit * RowCodeBytes(dim_);
+      int8_t* const digits = codes + digit * QueryDigitBytes(dim_);
+      std::transform(stored, stored + dim_, digits,
+                     [zero](uint8_t byte) { return static_cast<int8_t>(byte ^ zero); });
+      sums[digit] = std::accumulate(digits, digits + dim_, int32_t{0});
+      FillQueryDigits(dim_, digits);
     }
-    squared_residual += residual * residual;
-  }
-  for (int digit = 0; digit < digits_; ++digit) {
-    FillQueryDigits(dim_, codes + digit * QueryDigitBytes(dim_));
   }
   coded.scale = scale;
-  coded.offset = -128 * high_sum;
-  coded.low_offset = -128 * (high_sum + low_sum);
+  coded.offset = -128 * sums[0];
+  coded.low_offset = -128 * (sums[0] + sums[1]);
   // Products of low digits, which are left out, are bounded by this and by what CodeDoc adds to the
   // norm that it is multiplied by.
-  const double low_norm =
-      static_cast<double>(scale * kLowDigit) * std::sqrt(squared_low) * (1 + 0x1p-50);
   const double left =
-      std::max(NormUpperBound(squared_residual, dim_), low_norm * static_cast<double>(kLowDigit));
+      std::max(integral ? 0 : norms.residual, norms.low * static_cast<double>(kLowDigit));
   bounds.error_factor = RoundUp(left * (1 + 0x1p-20));
   bounds.residual_factor = RoundUp(query_norms_[i] * (1 + 0x1p-20));
 }
@@ -213,9 +225,7 @@ void Int8Screen::CodeDoc(int64_t doc, float greatest, RowAhead ahead, const DocS
                          uint8_t* codes, int64_t bound_index, DocBoundArrays& bounds) {
   const size_t at = static_cast<size_t>(bound_index);
   float scale = 0;
-  double coded_norm = 0;
-  double low_norm = 0;  // of what low digits stand for
-  double residual = 0;
+  CodedNorms norms;
   bool coded = std::isfinite(bounds.upper_offset[at]);
   if (coded) {
     // Small integers are codes themselves, and nothing is left out.
@@ -226,18 +236,7 @@ void Int8Screen::CodeDoc(int64_t doc, float greatest, RowAhead ahead, const DocS
     } else if (IsCodableScale(scale)) {
       const CodedRow coded_row =
           EncodeRow(scratch.centred.data(), scale, 1 / scale, dim_, digits_, codes, ahead);
-      // The sums' own roundings: half of that is left of those in a root.
-      const double n = static_cast<double>(dim_);
-      const double sum_slack = 1 + (n + 8) * kUnit;
-      const auto root = [sum_slack](float sum) {
-        return std::sqrt(static_cast<double>(sum)) * sum_slack;
-      };
-      low_norm = static_cast<double>(scale * kLowDigit) * root(coded_row.squared_low);
-      coded_norm = static_cast<double>(scale) * root(coded_row.squared_high) + low_norm;
-      // Squares too small for float32, and the rounding of each residual.
-      residual =
-          root(coded_row.squared_residual) + std::sqrt(n) * 0x1p-23 * static_cast<double>(scale);
-      residual = (residual + 3 * kUnit * coded_norm) * (1 + 4 * kUnit);
+      norms = NormsOf(coded_row, scale, dim_);
     } else {
       coded = false;
     }
@@ -245,16 +244,17 @@ void Int8Screen::CodeDoc(int64_t doc, float greatest, RowAhead ahead, const DocS
   if (!coded) {
     std::fill_n(codes, digits_ * RowCodeBytes(dim_), StoredZero());
     scale = 0;
-    residual = std::numeric_limits<double>::infinity();  // kept, and refined
+    norms.residual = std::numeric_limits<double>::infinity();  // kept, and refined
   }
-  residual += kRoundingSlack * (centre_norm_ + coded_norm + residual);
+  double residual = norms.residual;
+  residual += kRoundingSlack * (centre_norm_ + norms.coded + residual);
   if (params_.metric == Metric::kCosine) {
     residual += kUnitRowSlack + static_cast<double>(dim_) * 0x1p-50;
   }
   residual += 0x1p-100;
   // With the query's error factor: what its digits leave times this row's, and its low digits times
   // this row's low ones.
-  bounds.coded_norm[at] = RoundUpLoosely(coded_norm + low_norm / static_cast<double>(kLowDigit));
+  bounds.coded_norm[at] = RoundUpLoosely(norms.coded + norms.low / static_cast<double>(kLowDigit));
   bounds.residual[at] = RoundUpLoosely(residual);
   scales_[doc] = scale;
 }

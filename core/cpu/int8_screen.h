@@ -52,12 +52,17 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
 
  private:
   struct DocScratch {
-    std::vector<float> row;      // where converted, or made of unit length for cosine
-    std::vector<float> centred;  // less the centre
-    std::vector<uint8_t> codes;  // [up to kLaneDocs, digits_, RowCodeBytes(dim)]
+    AlignedVector<float> row;      // where converted, or made of unit length for cosine
+    AlignedVector<float> centred;  // less the centre
+    AlignedVector<uint8_t> codes;  // [up to kLaneDocs, digits_, RowCodeBytes(dim)]
+  };
+  struct QueryScratch {
+    AlignedVector<float> zeros;    // [dim]
+    AlignedVector<float> row;      // [dim]
+    AlignedVector<uint8_t> codes;  // [digits_, RowCodeBytes(dim)]
   };
   void CodeQueries();
-  void CodeQuery(int64_t query);
+  void CodeQuery(int64_t query, QueryScratch& scratch);
   // Whether rows of docs of that dtype are integers as the metric wants them.
   bool HasIntegralRows(DType docs) const;
   void SetCentre();  // to centre_: what else follows from it
@@ -84,8 +89,8 @@ class Int8Screen : public Screen<float>, private CandidateRefiner<float> {
   std::vector<CodedQuery> queries_;
   std::vector<QueryBounds> query_bounds_;
   std::vector<double> query_norms_;
-  std::vector<float> centre_;  // [dim]
-  double centre_norm_ = 0;     // upper bound
+  AlignedVector<float> centre_;  // [dim]
+  double centre_norm_ = 0;       // upper bound
   MatrixView block_;
   uint8_t* panels_ = nullptr;  // of the block
   float* scales_ = nullptr;    // [docs of the block]

@@ -9,7 +9,8 @@ namespace tiny_knn {
 
 inline constexpr size_t kCacheLineBytes = 64;
 
-// Allocates on cache lines. Stateless.
+// Allocates whole cache lines: what one thread writes shares none with what another one does.
+// Stateless.
 template <typename T>
 struct CacheLineAllocator {
   using value_type = T;
@@ -19,7 +20,9 @@ struct CacheLineAllocator {
   explicit CacheLineAllocator(const CacheLineAllocator<U>&) {}
 
   T* allocate(size_t count) {
-    return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{kCacheLineBytes}));
+    const size_t lines = (count * sizeof(T) + kCacheLineBytes - 1) / kCacheLineBytes;
+    return static_cast<T*>(
+        ::operator new (lines* kCacheLineBytes, std::align_val_t{kCacheLineBytes}));
   }
   void deallocate(T* data, size_t) { ::operator delete (data, std::align_val_t{kCacheLineBytes}); }
   bool operator==(const CacheLineAllocator&) const { return true; }
