@@ -11,6 +11,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -89,6 +90,13 @@ struct How {
   int64_t rounds = 3;
 };
 
+// Short searches are repeated for so long.
+constexpr double kLeastSeconds = 0.02;
+// Threads that meet soon again spin for less than this. What they worked is counted when they
+// sleep.
+constexpr std::chrono::milliseconds kUntilThreadsSleep(1);
+
+// The time of one search.
 Timing Search(Engine& engine, const Case& problem, const ProblemShape& shape,
               const MachineLimits& limits, bool cpu_time) {
   const auto source = [](const char* name, const Rows& rows) {
@@ -100,14 +108,22 @@ Timing Search(Engine& engine, const Case& problem, const ProblemShape& shape,
   const SearchParams params{.k = problem.k, .metric = shape.metric};
   const SearchPlan plan = PlanSearch(shape, limits).value();
   DiscardingSink sink;
+  Timing timing;
+  double searches = 0;
+  if (cpu_time) std::this_thread::sleep_for(kUntilThreadsSleep);
+  const double first = Now(/*cpu_time=*/false);
   const double start = Now(cpu_time);
-  const auto report = engine.Search(*queries, *docs, params, plan, nullptr, sink);
-  const double taken = Now(cpu_time) - start;
-  if (!report.ok()) {
-    fmt::print(stderr, "{}: {}\n", problem.name, report.status().ToString());
-    std::exit(1);
+  for (; searches == 0 || Now(/*cpu_time=*/false) - first < kLeastSeconds; ++searches) {
+    auto report = engine.Search(*queries, *docs, params, plan, nullptr, sink);
+    if (!report.ok()) {
+      fmt::print(stderr, "{}: {}\n", problem.name, report.status().ToString());
+      std::exit(1);
+    }
+    timing.report = *report;
   }
-  return {taken, *report};
+  if (cpu_time) std::this_thread::sleep_for(kUntilThreadsSleep);
+  timing.seconds = (Now(cpu_time) - start) / searches;
+  return timing;
 }
 
 double Median(std::vector<double> values) {

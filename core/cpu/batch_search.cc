@@ -26,9 +26,10 @@ constexpr int64_t kPreparedBlockBytes = int64_t{256} << 20;
 constexpr int64_t kLeastRoomShare = 4;
 // Candidates of a sample beyond one and a half times the rank: more, and thresholds rise late.
 constexpr int64_t kExtraOfSample = 32;
-// The first block of a chunk is so small, and each as large as all before it, so that little is
-// lost before codes are judged, wherever docs begin to be hard for them.
+// The first block of a chunk is so small, and each so many times as large as all before it, so that
+// little is lost before codes are judged, wherever docs begin to be hard for them.
 constexpr int64_t kTrialDocs = 128;
+constexpr int64_t kTrialGrowth = 3;
 // Floats of a cache line: both float and double rows of a multiple of it fill whole lines.
 constexpr int64_t kRowUnit = kCacheLineBytes / sizeof(float);
 
@@ -182,7 +183,8 @@ int64_t BatchSearch<T>::BlockDocs(int64_t first) const {
     return BlockDocsWithoutCodes();
   }
   if (screen_->refiner() != nullptr && !prepared_ && !sampling_) {
-    return std::min(std::max(kTrialDocs, first / kTileDocs * kTileDocs), plan_.doc_block);
+    return std::min(std::max(kTrialDocs, kTrialGrowth * first / kTileDocs * kTileDocs),
+                    plan_.doc_block);
   }
   // Where nothing has to stay in cache for a second pass, threads meet as seldom.
   const bool one_pass = ScoresInOnePass() && fetched_from_ == nullptr;

@@ -9,10 +9,10 @@
 
 namespace tiny_knn {
 
-// Up to so many queries are multiplied faster here than by oneDNN's sgemm. Measured with 128 to
-// 1,536 dims and docs in memory, on Zen 5 with AVX-512 and with AVX2: twice as fast for 4, a
-// quarter less time for 16, about the same for 20 to 24.
-inline constexpr int64_t kFewQueries = 16;
+// Up to so many queries gain from being scored while each doc is at hand: docs/benchmarking.md,
+// "Few queries". Up to 16 are multiplied faster here than by oneDNN's sgemm as well, twice as fast
+// for 4; 20 to 32 in about the same time.
+inline constexpr int64_t kFewQueries = 32;
 
 // A batch of queries as they are multiplied: interleaved, so that a doc meets one stream of them
 // instead of as many as there are queries, which evict each other's lines where rows are a multiple

@@ -16,11 +16,15 @@
 #include "core/matrix/convert.h"
 #include "core/matrix/finite.h"
 #include "core/search/outward_rounding.h"
+#include "core/search/planner.h"
 #include "core/search/row_kernels.h"
 #include "core/search/screen_rules.h"
 
 namespace tiny_knn {
 namespace {
+
+// Whose docs the planner splits, one pass scores.
+static_assert(kFewQueriesPerThread == kFewQueries);
 
 constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
 

@@ -23,8 +23,8 @@
 namespace tiny_knn {
 namespace {
 
-constexpr int64_t kQueries = 18;
-constexpr int64_t kDocs = 200;
+constexpr int64_t kQueries = 36;
+constexpr int64_t kDocs = 100;
 static_assert(kQueries > kFewQueries);
 
 template <typename T>

@@ -29,14 +29,13 @@ constexpr int64_t kFetchedBlockBytes = 8 * kMiB;
 constexpr int64_t kFetchedBlockBytesPerThread = kMiB;
 // Fetched rows lie in huge pages.
 constexpr int64_t kHugePageBytes = 2 * kMiB;
-// A score tile and the rows behind it stay in a core's own cache.
-constexpr int64_t kQueryTile = 128;
+// A score tile and the rows behind it stay in a core's own cache. The GEMM library copies a tile's
+// docs to where it wants them, each time: for more queries, that is less of its work.
+constexpr int64_t kCodedQueryTile = 128;
+constexpr int64_t kGemmQueryTile = 256;
 constexpr int64_t kDocTile = 512;
 // What the GEMM library takes for its packed panels, per thread (measured, oneDNN 2.6.3).
 constexpr int64_t kGemmWorkspaceBytes = 2 * kMiB;
-// Fewer queries per thread than this, and threads share queries and split docs instead: so many are
-// bound by how fast docs come from memory.
-constexpr int64_t kMinQueriesPerThread = 16;
 // Candidates beyond 2 k: room for what comes before the first threshold stands.
 constexpr int64_t kExtraCandidates = 128;
 // Float32 lower bound, int32 doc, and the exact score once it is known.
@@ -185,6 +184,7 @@ PassShape PassOf(const ProblemShape& shape, const MachineLimits& limits, int64_t
                  .dim = shape.dim,
                  .k = shape.k,
                  .docs_are_prepared = limits.keeps_docs,
+                 .scored_in_one_pass = queries <= kFewQueriesPerThread && !limits.keeps_docs,
                  .has_int8_tiles = limits.has_int8_tiles};
   if (queries >= kLeastSampledQueries) {
     const Sample sample =
@@ -200,7 +200,7 @@ PassShape PassOf(const ProblemShape& shape, const MachineLimits& limits, int64_t
   waits.waiting_capacity = std::max(kLeastWaiting, kWaitingPerResult * shape.k);
   // Where codes are kept, a row may have to be read for each that is refined.
   if (limits.keeps_docs) return waits;
-  const int64_t lists = std::max(queries, kMinQueriesPerThread * limits.threads);
+  const int64_t lists = std::max(queries, kFewQueriesPerThread * limits.threads);
   const bool fits =
       waits.waiting_capacity <= limits.memory_limit_bytes / kWaitingShare / kWaitingBytes / lists;
   return fits && Int8CodesCost(waits) < Int8CodesCost(pass) ? waits : pass;
@@ -263,7 +263,7 @@ Attempt PlanWithSplits(const ProblemShape& shape, const MachineLimits& limits, S
   }
   plan.doc_block = std::min(plan.doc_block, num_docs);
   plan.doc_tile = std::min(plan.doc_block, kDocTile);
-  plan.query_tile = std::min(queries, kQueryTile);
+  plan.query_tile = std::min(queries, coded ? kCodedQueryTile : kGemmQueryTile);
   plan.candidate_capacity = CandidateCapacity(shape.k, num_docs);
   if (screen == ScreenKind::kInt8Codes) {
     plan.waiting_capacity = PassOf(shape, limits, queries).waiting_capacity;
@@ -352,7 +352,7 @@ absl::StatusOr<SearchPlan> PlanSearch(const ProblemShape& shape, const MachineLi
   SearchPlan plan = *unsplit.plan;
   // Where a batch has too few queries for the threads, they split the docs too: as many ways as
   // there is memory for, since each way needs candidate lists of its own.
-  for (int64_t splits = limits.threads / CeilDivide(plan.query_batch, kMinQueriesPerThread);
+  for (int64_t splits = limits.threads / CeilDivide(plan.query_batch, kFewQueriesPerThread);
        splits > 1; splits /= 2) {
     const Attempt split = PlanWithSplits(shape, limits, screen, plan.query_batch, splits);
     if (split.plan.has_value()) {

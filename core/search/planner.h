@@ -88,6 +88,10 @@ struct MemoryUse {
   }
 };
 
+// Batches of up to so many queries are bound by how fast docs come from memory: threads share the
+// queries and split the docs. With more, each thread has so many queries of its own at least.
+inline constexpr int64_t kFewQueriesPerThread = 32;
+
 // Entries beyond its capacity that every candidate list has, for vector stores to overwrite.
 inline constexpr int64_t kCandidatePadding = 64;
 

@@ -138,8 +138,8 @@ TEST(PlannerTest, SplitsDocsBetweenThreadsWhenQueriesAreFew) {
   EXPECT_EQ(PlanSearch(Shape(1000, 100'000, 100, 10), limits)->doc_splits, 1);
   // What the few-queries kernel takes at once is never divided: every doc is read once.
   const MachineLimits two{.threads = 2, .memory_limit_bytes = kGiB};
-  EXPECT_EQ(PlanSearch(Shape(16, 100'000, 100, 10), two)->doc_splits, 2);
-  EXPECT_EQ(PlanSearch(Shape(17, 100'000, 100, 10), two)->doc_splits, 1);
+  EXPECT_EQ(PlanSearch(Shape(32, 100'000, 100, 10), two)->doc_splits, 2);
+  EXPECT_EQ(PlanSearch(Shape(33, 100'000, 100, 10), two)->doc_splits, 1);
 }
 
 TEST(PlannerTest, RefusesALimitThatCannotWorkAndNamesOneThatDoes) {

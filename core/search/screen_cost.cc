@@ -8,8 +8,11 @@
 namespace tiny_knn {
 namespace {
 
-// Fitted to a grid of shapes searched with both screens in turn (bench/screen_choice.cc).
+// Fitted to a grid of shapes searched with all screens in turn (bench/screen_choice.cc).
 struct ScreenRates {
+  double start;  // of a search
+  double query;  // its codes, its first threshold
+  double query_dim;
   double product;  // per query, doc and dim
   double pair;     // per query and doc: compared
   double doc_dim;  // read, and its norm or its code
@@ -18,30 +21,47 @@ struct ScreenRates {
   double result;            // selected, rescored, sorted
   double result_dim;
 };
+// The float32 screen's for few queries, in the place of those of products, pairs and docs: bound by
+// what comes from memory or by what is multiplied, whichever takes longer.
+struct OnePassRates {
+  double read_doc_dim;
+  double product;
+  double pair;
+};
 // Per query and doc.
 struct RefineRates {
   double pair;  // refined while its row is in cache
   double pair_dim;
   double later_pair;  // the same when the row is not
   double later_pair_dim;
-  double waiting;  // kept until then
+  double waiting;        // kept until then
+  double waiting_query;  // per query: memory for those
 };
 struct MachineRates {
   ScreenRates float32;
+  OnePassRates one_pass;
   ScreenRates codes;
   ScreenRates two_digits;
   RefineRates refined;
 };
 // AMD EPYC (Zen 5). Codes of two digits are not for it.
 constexpr MachineRates kWithoutTiles = {
-    .float32 = {.product = 9.3e-3,
+    .float32 = {.start = 0,
+                .query = 0,
+                .query_dim = 0,
+                .product = 9.3e-3,
                 .pair = 0.3,
                 .doc_dim = 0.4,
                 .doc = 22,
                 .prepared_doc_dim = 0.27,
                 .result = 30,
                 .result_dim = 0.04},
-    .codes = {.product = 2.95e-3,
+    // Not measured with more than 16 queries.
+    .one_pass = {.read_doc_dim = 0.27, .product = 0.0095, .pair = 2},
+    .codes = {.start = 0,
+              .query = 0,
+              .query_dim = 0,
+              .product = 2.95e-3,
               .pair = 0.24,
               .doc_dim = 0.66,
               .doc = 61,
@@ -49,36 +69,52 @@ constexpr MachineRates kWithoutTiles = {
               .result = 24,
               .result_dim = 0.031},
     .two_digits = {},
-    // What is refined later costs twice as much: not measured.
-    .refined = {
-        .pair = 5.6, .pair_dim = 0.043, .later_pair = 11, .later_pair_dim = 0.086, .waiting = 10}};
+    // Not measured: what is refined later costs twice as much, memory as much as elsewhere.
+    .refined = {.pair = 5.6,
+                .pair_dim = 0.043,
+                .later_pair = 11,
+                .later_pair_dim = 0.086,
+                .waiting = 10,
+                .waiting_query = 3500}};
 // An Intel Xeon with AMX.
-constexpr MachineRates kWithTiles = {.float32 = {.product = 1.32e-2,
-                                                 .pair = 0.234,
-                                                 .doc_dim = 0.465,
-                                                 .doc = 62.5,
-                                                 .prepared_doc_dim = 0.27,
-                                                 .result = 42.3,
-                                                 .result_dim = 0.155},
-                                     .codes = {.product = 1.22e-3,
-                                               .pair = 0.341,
-                                               .doc_dim = 0.624,
-                                               .doc = 119,
-                                               .prepared_doc_dim = 0.07,
-                                               .result = 0,  // in what is refined
-                                               .result_dim = 0},
-                                     .two_digits = {.product = 2.19e-3,
-                                                    .pair = 0.737,
-                                                    .doc_dim = 0.862,
-                                                    .doc = 75,
-                                                    .prepared_doc_dim = 0.14,
-                                                    .result = 54.4,
-                                                    .result_dim = 0.166},
-                                     .refined = {.pair = 35.9,
-                                                 .pair_dim = 0.155,
-                                                 .later_pair = 71.1,
-                                                 .later_pair_dim = 0.343,
-                                                 .waiting = 13.4}};
+constexpr MachineRates kWithTiles = {
+    .float32 = {.start = 1.03e5,
+                .query = 0,
+                .query_dim = 0,
+                .product = 1.42e-2,
+                .pair = 0.654,
+                .doc_dim = 0.248,
+                .doc = 15.2,
+                .prepared_doc_dim = 0.27,
+                .result = 46.3,
+                .result_dim = 0.108},
+    .one_pass = {.read_doc_dim = 0.212, .product = 0.0166, .pair = 1.85},
+    .codes = {.start = 2.42e5,
+              .query = 1640,
+              .query_dim = 1.76,
+              .product = 9.39e-4,
+              .pair = 0.247,
+              .doc_dim = 0.384,
+              .doc = 45.4,
+              .prepared_doc_dim = 0.07,
+              .result = 0,  // in what is refined
+              .result_dim = 0},
+    .two_digits = {.start = 1.71e5,
+                   .query = 3880,
+                   .query_dim = 9.31,
+                   .product = 1.79e-3,
+                   .pair = 0.387,
+                   .doc_dim = 0.552,
+                   .doc = 45.1,
+                   .prepared_doc_dim = 0.14,
+                   .result = 59.2,
+                   .result_dim = 0.0797},
+    .refined = {.pair = 47.4,
+                .pair_dim = 0.113,
+                .later_pair = 95.1,
+                .later_pair_dim = 0.291,
+                .waiting = 1.88,
+                .waiting_query = 4140}};
 
 const MachineRates& RatesOf(bool has_int8_tiles) {
   return has_int8_tiles ? kWithTiles : kWithoutTiles;
@@ -145,14 +181,29 @@ double RefinedOfStream(const Stream& stream, double width) {
   return refined;
 }
 
+double CostOfResults(const PassShape& pass, const ScreenRates& rates) {
+  return static_cast<double>(pass.num_queries) * static_cast<double>(pass.k) *
+         (rates.result + rates.result_dim * static_cast<double>(pass.dim));
+}
+
 double CostWithoutRefining(const PassShape& pass, const ScreenRates& rates) {
   const double queries = static_cast<double>(pass.num_queries);
   const double docs = static_cast<double>(pass.num_docs);
   const double dim = static_cast<double>(pass.dim);
   const double per_doc =
       pass.docs_are_prepared ? rates.prepared_doc_dim * dim : rates.doc_dim * dim + rates.doc;
-  return docs * (queries * (rates.product * dim + rates.pair) + per_doc) +
-         queries * static_cast<double>(pass.k) * (rates.result + rates.result_dim * dim);
+  return rates.start + queries * (rates.query + rates.query_dim * dim) +
+         docs * (queries * (rates.product * dim + rates.pair) + per_doc) +
+         CostOfResults(pass, rates);
+}
+
+double CostInOnePass(const PassShape& pass, const MachineRates& rates) {
+  const double queries = static_cast<double>(pass.num_queries);
+  const double dim = static_cast<double>(pass.dim);
+  const double reading = rates.one_pass.read_doc_dim * dim;
+  const double scoring = queries * (rates.one_pass.product * dim + rates.one_pass.pair);
+  return rates.float32.start + static_cast<double>(pass.num_docs) * std::max(reading, scoring) +
+         CostOfResults(pass, rates.float32);
 }
 
 }  // namespace
@@ -184,7 +235,9 @@ double ExpectedRefined(const PassShape& pass) {
 }
 
 double Float32GemmCost(const PassShape& pass) {
-  return CostWithoutRefining(pass, RatesOf(pass.has_int8_tiles).float32);
+  const MachineRates& rates = RatesOf(pass.has_int8_tiles);
+  return pass.scored_in_one_pass ? CostInOnePass(pass, rates)
+                                 : CostWithoutRefining(pass, rates.float32);
 }
 
 double Int8CodesCost(const PassShape& pass) {
@@ -195,7 +248,7 @@ double Int8CodesCost(const PassShape& pass) {
       pass.waiting_capacity == 0
           ? ExpectedRefined(pass) * (refined.pair + refined.pair_dim * dim)
           : ExpectedRefined(pass) * (refined.later_pair + refined.later_pair_dim * dim) +
-                ExpectedSurvivors(pass) * refined.waiting;
+                ExpectedSurvivors(pass) * refined.waiting + refined.waiting_query;
   return CostWithoutRefining(pass, rates.codes) + static_cast<double>(pass.num_queries) * per_query;
 }
 

@@ -24,6 +24,8 @@ struct PassShape {
   bool queries_are_codes = false;
   // What the screen makes of docs is there already.
   bool docs_are_prepared = false;
+  // The float32 screen scores docs while they are prepared: few queries.
+  bool scored_in_one_pass = false;
   // Of a machine that multiplies codes by tiles (IsaLevel::kAmx).
   bool has_int8_tiles = false;
 };
