@@ -237,9 +237,9 @@ TEST(Int8KernelsTest, CodesAreTheNearestAndTheirSumsAreRight) {
         double residual = static_cast<double>(centred[i]);
         double unit = static_cast<double>(scale);
         for (int digit = 0; digit < digits; ++digit, unit /= 256) {
-          const int code =
+          const int8_t code =
               static_cast<int8_t>(codes[static_cast<size_t>(digit * row_bytes + j)] ^ StoredZero());
-          EXPECT_LE(std::abs(code), kGreatestCode);
+          EXPECT_LE(std::abs(int{code}), kGreatestCode);
           squared_digits[digit] += code * code;
           residual -= unit * code;
           if (std::abs(centred[i]) >= scale * kGreatestCode) continue;
