@@ -16,7 +16,7 @@ from python_harness import SEARCH_PATH, PythonTest, random_rows
 import tiny_knn
 from tiny_knn import exact_search
 
-# A search that takes minutes, unless somebody ends it.
+# A search that goes on for long after the second that a test waits, unless somebody ends it.
 _LONG = """
 import numpy as np, tiny_knn, os, sys, threading, time
 docs = np.random.default_rng(0).standard_normal((200_000, 256), dtype=np.float32)
@@ -92,34 +92,56 @@ except KeyboardInterrupt:
 class Threads(PythonTest):
     def test_a_search_lets_other_threads_run(self):
         docs = random_rows(20_000, 128, 2)
-        turns = 0
-        searching = threading.Thread(target=lambda: exact_search(docs[:2000], docs, 10))
-        searching.start()
-        while searching.is_alive():
-            turns += 1
-            time.sleep(0.001)
-        self.assertGreater(turns, 20)
+        span = []
+
+        def search(query_count):
+            queries = np.resize(docs, (query_count, docs.shape[1]))
+            began = time.monotonic()
+            exact_search(queries, docs, 10)
+            span[:] = [began, time.monotonic()]
+
+        # The thread that waits sees one or two turns of a search that keeps Python to itself,
+        # however long it takes: at either end. So the search must last for many more, on any machine.
+        query_count = 2_000
+        while True:
+            turns = []
+            searching = threading.Thread(target=search, args=(query_count,))
+            searching.start()
+            while searching.is_alive():
+                turns.append(time.monotonic())
+                time.sleep(0.001)
+            began, ended = span
+            if ended - began > 0.3:
+                break
+            query_count *= 2
+        self.assertGreater(sum(began < turn < ended for turn in turns), 20)
 
     def test_two_threads_search_at_once(self):
         docs = random_rows(30_000, 128, 3)
         expected = exact_search(docs[:500], docs, 10)
-        spans, wrong = [], []
+        wrong = []
 
-        def search():
-            started = time.monotonic()
+        def search(start, spans):
+            start.wait()
+            began = time.monotonic()
             found = exact_search(docs[:500], docs, 10)
-            spans.append((started, time.monotonic()))
+            spans.append((began, time.monotonic()))
             if found.indices.tobytes() != expected.indices.tobytes():
                 wrong.append(found)
 
-        threads = [threading.Thread(target=search) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        # A search takes milliseconds: a busy machine may well run one thread after the other once.
+        at_once = 0
+        for _ in range(20):
+            start, spans = threading.Barrier(2), []
+            threads = [threading.Thread(target=search, args=(start, spans)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            (began_1, ended_1), (began_2, ended_2) = spans
+            at_once += max(began_1, began_2) < min(ended_1, ended_2)
         self.assertEqual(wrong, [])
-        (start_1, end_1), (start_2, end_2) = spans
-        self.assertLess(max(start_1, start_2), min(end_1, end_2), "one waited for the other")
+        self.assertGreater(at_once, 0, "one waited for the other")
 
 
 class Forks(PythonTest):
