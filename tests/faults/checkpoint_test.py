@@ -35,7 +35,7 @@ class CheckpointTestCase(TestCase):
 
     def arguments(self, docs=None, **flags):
         command = ["run", self.queries, docs or self.docs, "--k", str(self.K), "--threads", "1", "--batch-size", "100"]
-        command += ["--memory-limit", "33M", "--progress", "json", "--output-path", self.output, "--exclude-self"]
+        command += ["--memory-limit", "35M", "--progress", "json", "--output-path", self.output, "--exclude-self"]
         for flag, value in flags.items():
             command += ["--" + flag.replace("_", "-"), str(value)]
         return command

@@ -80,8 +80,8 @@ class PeakMemory(TestCase):
         queries = self.save("queries.npy", rng.standard_normal((num_queries, dim)).astype(np.float32))
         threads = ("--threads", 2)
         base = self.peak(self.save("few.npy", few), self.path("few.npy"), "--k", 10, *threads)
-        # Which is what the plan counts for the program, and what a search of some rows takes.
-        self.assertLess(base, 11 * MIB)
+        # Which is what the plan counts for the program (12 MiB), and what a search of some rows takes.
+        self.assertLess(base, 13 * MIB)
         peak = self.peak(queries, docs, "--k", 10, "--memory-limit", f"{limit_mib}M", *threads, *flags)
         most = limit_mib * MIB * 11 // 10
         print(
@@ -92,21 +92,21 @@ class PeakMemory(TestCase):
         self.assertLessEqual(peak, most)
 
     def test_mapped_docs(self):
-        self.check(self.save_large("docs.npy", np.float16, 1_400_000, 128), 128, 34)
+        self.check(self.save_large("docs.npy", np.float16, 1_500_000, 128), 128, 36)
 
     def test_docs_read_past_the_page_cache(self):
-        docs = self.save_large("docs.npy", np.float16, 1_400_000, 128)
+        docs = self.save_large("docs.npy", np.float16, 1_500_000, 128)
         with open(docs, "rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        self.check(docs, 128, 34, num_queries=600)
+        self.check(docs, 128, 36, num_queries=600)
 
     def test_mapped_docs_computed_in_float16_with_a_result_for_many_queries(self):
-        docs = self.save_large("docs.npy", np.float32, 700_000, 128)
-        self.check(docs, 128, 34, "--dtype", "float16", "--metric", "cosine")
+        docs = self.save_large("docs.npy", np.float32, 750_000, 128)
+        self.check(docs, 128, 36, "--dtype", "float16", "--metric", "cosine")
 
     def test_transposed_docs(self):
-        self.check(self.save_large("docs.npy", np.float32, 700_000, 128, "F"), 128, 34)
+        self.check(self.save_large("docs.npy", np.float32, 750_000, 128, "F"), 128, 36)
 
 
 if __name__ == "__main__":

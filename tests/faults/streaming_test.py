@@ -85,7 +85,7 @@ class Streaming(TestCase):
                 with self.subTest(layout=name, cold=cold):
                     if cold:
                         self.evict(docs)
-                    found, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "36M")
+                    found, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "38M")
                     self.assertEqual(found, expected)
                     # Headers, the libraries and the samples of chunks come on top.
                     self.assertGreater(by_calls, 0.999)
@@ -102,7 +102,7 @@ class Streaming(TestCase):
                 with self.subTest(layouts=name, cold=cold):
                     if cold:
                         self.evict(docs)
-                    found, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "36M")
+                    found, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "38M")
                     self.assertEqual(found, expected)
                     self.assertGreater(by_calls, 0.999)
                     self.assertLess(by_calls, 1.1)
@@ -116,7 +116,7 @@ class Streaming(TestCase):
     def test_a_disk_that_fails_under_one_file_of_a_folder_names_it(self):
         docs = self.save_shards(np.ascontiguousarray)
         done = subprocess.run(
-            [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "36M", "-o", self.path("out.pkl")],
+            [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "38M", "-o", self.path("out.pkl")],
             env=self.faulty_from(39 * MIB),
             capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
@@ -128,7 +128,7 @@ class Streaming(TestCase):
     def test_each_pass_reads_the_docs_once(self):
         docs = self.save("docs.npy", self.docs_array)
         expected, _, _ = self.run_and_count(docs)
-        found, by_calls, _ = self.run_and_count(docs, "--memory-limit", "36M", "--batch-size", "34")
+        found, by_calls, _ = self.run_and_count(docs, "--memory-limit", "38M", "--batch-size", "34")
         self.assertEqual(found, expected)
         self.assertGreater(by_calls, 2.999)
         self.assertLess(by_calls, 3.3)
@@ -140,7 +140,7 @@ class Streaming(TestCase):
             np.save(docs, array)
             for fails_from in (half, os.path.getsize(docs) - 100):
                 done = subprocess.run(
-                    [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "36M", "-o", self.path("out.pkl")],
+                    [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "38M", "-o", self.path("out.pkl")],
                     env=self.faulty_from(fails_from),
                     capture_output=True, text=True, timeout=60, check=False)
                 self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
@@ -167,13 +167,13 @@ class Streaming(TestCase):
         docs = self.save("docs.npy", self.docs_array)
         self.queries = self.save_many_queries()
         expected, _, _ = self.run_and_count(docs)
-        hot, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "42M")
+        hot, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "44M")
         self.assertEqual(hot, expected)
         self.assertLess(by_calls, 1.1)
         self.assertLess(from_disk, 0.1)
         self.evict(docs)
         before = self.cached_share(docs)
-        cold, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "42M")
+        cold, by_calls, from_disk = self.run_and_count(docs, "--memory-limit", "44M")
         self.assertEqual(cold, expected)
         self.assertGreater(by_calls, 0.999)
         self.assertLess(by_calls, 1.1)
@@ -184,7 +184,7 @@ class Streaming(TestCase):
         np.save(docs, self.docs_array)
         self.evict(docs)
         done = subprocess.run(
-            [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "42M", "-o", self.path("out.pkl")],
+            [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "44M", "-o", self.path("out.pkl")],
             env=self.faulty_from(os.path.getsize(docs) // 2),
             capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
@@ -198,18 +198,24 @@ class Streaming(TestCase):
         many = self.save_many_queries()
         for delay, queries, flags in [(0.01, self.queries, ("--batch-size", "1")), (0.03, self.queries, ("--batch-size", "1")),
                                       (0.1, self.queries, ("--batch-size", "1")), (0.02, many, ()), (0.1, many, ())]:
-            self.evict(docs)
-            process = subprocess.Popen(
-                [BINARY, "run", queries, docs, "--k", "20", "--memory-limit", "42M", *flags, "-o", self.path("out.pkl")],
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            while not self.has_caught_signals(process.pid):
-                time.sleep(0.001)
-            time.sleep(delay)
-            process.send_signal(signal.SIGINT)
-            start = time.monotonic()
-            _, error = process.communicate(timeout=60)
+            # A search that was faster than the delay says nothing: it is asked again, sooner.
+            for _ in range(6):
+                self.evict(docs)
+                process = subprocess.Popen(
+                    [BINARY, "run", queries, docs, "--k", "20", "--memory-limit", "44M", *flags, "-o", self.path("out.pkl")],
+                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                while not self.has_caught_signals(process.pid):
+                    time.sleep(0.001)
+                time.sleep(delay)
+                process.send_signal(signal.SIGINT)
+                start = time.monotonic()
+                _, error = process.communicate(timeout=60)
+                self.assertLess(time.monotonic() - start, 5)
+                if process.returncode != 0:
+                    break
+                os.unlink(self.path("out.pkl"))
+                delay /= 2
             self.assertEqual(process.returncode, 130, error)
-            self.assertLess(time.monotonic() - start, 5)
             self.assertEqual(sorted(os.listdir(self.folder)), ["docs.npy", "many.npy", "queries.npy"])
 
     @staticmethod
@@ -226,7 +232,7 @@ class Streaming(TestCase):
             np.save(docs, self.docs_array)
             self.evict(docs)
             process = subprocess.Popen(
-                [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "36M", "--batch-size", "1", "-o", self.path("out.pkl")],
+                [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "38M", "--batch-size", "1", "-o", self.path("out.pkl")],
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             threading.Timer(0.1, os.truncate, (docs, keep)).start()
             _, error = process.communicate(timeout=60)
