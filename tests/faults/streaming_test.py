@@ -229,13 +229,21 @@ class Streaming(TestCase):
         docs = self.save("docs.npy", self.docs_array)
         size = os.path.getsize(docs)
         for keep in (size // 2, 0):
-            np.save(docs, self.docs_array)
-            self.evict(docs)
-            process = subprocess.Popen(
-                [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "38M", "--batch-size", "1", "-o", self.path("out.pkl")],
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            threading.Timer(0.1, os.truncate, (docs, keep)).start()
-            _, error = process.communicate(timeout=60)
+            # A search that was faster than the delay says nothing: its file is truncated again, sooner.
+            for delay in (0.1, 0.05, 0.025, 0.012):
+                np.save(docs, self.docs_array)
+                self.evict(docs)
+                process = subprocess.Popen(
+                    [BINARY, "run", self.queries, docs, "--k", "20", "--memory-limit", "38M", "--batch-size", "1",
+                     "-o", self.path("out.pkl")],
+                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                truncation = threading.Timer(delay, os.truncate, (docs, keep))
+                truncation.start()
+                _, error = process.communicate(timeout=60)
+                truncation.join()
+                if process.returncode != 0:
+                    break
+                os.unlink(self.path("out.pkl"))
             self.assertIn(process.returncode, (1, 2), error)  # 2: it had not been opened yet
             self.assertIn("docs.npy", error)
             self.assertEqual(len([line for line in error.splitlines() if "error:" in line]), 1, error)
